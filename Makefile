@@ -1,0 +1,60 @@
+# `make` lists the targets. Each one prepares .venv by itself, once.
+# On Linux without a GPU: make notebooks TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON      ?= python3
+TORCH_INDEX ?=
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# The embedded models need no network; a hub id such as CompVis/stable-diffusion-v1-4 does.
+export HF_HUB_OFFLINE ?= $(if $(findstring /,$(DIFFSEG_MODEL)),0,1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup notebooks lab test bench pocket refresh format constraints clean
+
+help:          ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@echo 'Setting up $(VENV), once; PyTorch alone is a large download.'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[lab,test]'
+	@touch $@
+
+setup: $(READY) ## prepare .venv with the tested packages
+
+notebooks: $(READY) ## run every notebook, write pages to build/html
+	$(PY) tools/run_notebooks.py --html build/html
+
+lab: $(READY)  ## open JupyterLab on the notebooks
+	$(PY) -m jupyter lab notebooks
+
+test: $(READY) ## lint, tests, and every notebook against its committed outputs
+	$(PY) -m ruff check .
+	env -u DIFFSEG_MODEL $(PY) -m pytest
+
+bench: $(READY) ## time and memory of each stage
+	$(PY) -m benchmarks.bench
+
+pocket: $(READY) ## train the embedded models again
+	$(PY) -m diffseg.pocket.train all
+
+refresh: $(READY) ## run every notebook and store its outputs in the file
+	$(PY) tools/run_notebooks.py --inplace
+
+format: $(READY) ## format and lint, mending what can be mended
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+constraints: $(READY) ## pin what is installed in .venv as the tested set
+	( sed -n '/^#/p' constraints.txt; \
+	  $(PY) -m pip freeze --exclude-editable | sed 's/+[^ ]*//' ) > constraints.new
+	mv constraints.new constraints.txt
+	@touch $(READY)
+
+clean:         ## remove .venv and what was built, but not the training runs in build/pocket
+	rm -rf $(VENV) build/html dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

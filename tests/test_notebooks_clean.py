@@ -1,0 +1,233 @@
+"""Committed notebooks are fit to be read on a code host, and nbval really compares them.
+
+nbval compares nothing in a cell without an execution count, so the first check is what makes `--nbval` mean something.
+Each check takes a notebook and returns complaints; each is also shown a notebook that it must complain about.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import run_notebooks
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MAX_BYTES, MAX_LINES = 1_500_000, 25
+# /home/ada/..., /Users/ada/..., C:\Users\ada, /tmp/..., a kernel's /var/folders: paths of one machine
+MACHINE_PATH = re.compile(r"(?<![\w./:])(/(home|Users|root|tmp|work|var|opt|mnt|content)/\w|[A-Z]:\\\w)")
+# addresses in reprs, such as <object at 0x7f...>, differ in every run
+ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def texts(output):
+    """The text that a reader sees in one output."""
+    if output.output_type == "stream":
+        return [output.text]
+    if output.output_type == "error":
+        return output.traceback
+    return [text for kind, text in output.data.items() if kind.startswith("text/")]
+
+
+def executed(notebook):
+    """Every code cell was run, once, from top to bottom in a fresh kernel."""
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    expected = list(range(1, len(counts) + 1))
+    return [] if counts == expected else [f"execution counts are {counts}, not 1, 2, ...: `make refresh`"]
+
+
+def no_widgets(notebook):
+    """No widget state, and no view that would need it."""
+    found = ["metadata.widgets is saved"] if "widgets" in notebook.metadata else []
+    views = [o for cell in code_cells(notebook) for o in cell.outputs if run_notebooks.WIDGET in o.get("data", {})]
+    return found + (["a widget view is saved"] if views else [])
+
+
+def no_errors(notebook):
+    """No error output, except where the cell's tag says that the error is the lesson."""
+    return [
+        f"{output.ename} in `{cell.source[:40]}`"
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if output.output_type == "error"
+        and not {"raises-exception", "nbval-raises-exception"} & set(cell.metadata.get("tags", []))
+    ]
+
+
+def short_cells(notebook):
+    """A code cell fits a screen."""
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
+    return [f"a code cell has {n} lines, more than {MAX_LINES}" for n in lengths if n > MAX_LINES]
+
+
+def no_machine(notebook):
+    """No path or memory address of one machine."""
+    seen = [cell.source for cell in notebook.cells]
+    seen += [text for cell in code_cells(notebook) for output in cell.outputs for text in texts(output)]
+    paths = [match.group() for text in seen for match in MACHINE_PATH.finditer(text)]
+    return [f"{found!r} is a path or an address of one machine" for found in paths + ADDRESS.findall("\n".join(seen))]
+
+
+def titled(notebook):
+    """The first cell is prose and opens with a title."""
+    first = notebook.cells[0] if notebook.cells else None
+    good = first and first.cell_type == "markdown" and first.source.startswith("# ")
+    return [] if good else ["the first cell is not Markdown that begins with '# '"]
+
+
+def small_metadata(notebook):
+    """Nothing about the machine that saved it, so that diffs stay small."""
+    extra = notebook.metadata.keys() - run_notebooks.METADATA.keys()
+    return [f"metadata {sorted(extra)} is saved: `make refresh`"] if extra else []
+
+
+CHECKS = [executed, no_widgets, no_errors, short_cells, no_machine, titled, small_metadata]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(path, check):
+    assert check(nbformat.read(path, as_version=4)) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_small(path):
+    assert path.stat().st_size < MAX_BYTES
+
+
+def test_names_give_the_order():
+    assert NOTEBOOKS, "there is no notebook"
+    numbers = []
+    for path in NOTEBOOKS:
+        assert (match := re.fullmatch(r"(\d\d|A\d)_[a-z0-9_]+", path.stem)), (
+            f"{path.name} is not like 03_some_words.ipynb"
+        )
+        numbers.append(match.group(1))
+    assert len(set(numbers)) == len(numbers), f"two notebooks share a number: {numbers}"
+
+
+# ---- the checks themselves ------------------------------------------------------------------------------------------
+
+
+def cell(source="1", count=1, outputs=(), tags=()):
+    return new_code_cell(source, execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)})
+
+
+def notebook(*cells, **metadata):
+    return new_notebook(cells=[new_markdown_cell("# Title"), *cells], metadata=metadata)
+
+
+def printed(text):
+    return new_output("stream", name="stdout", text=text)
+
+
+RAISED = new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])
+VIEW = new_output("display_data", {run_notebooks.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider(value=0)"})
+
+
+@pytest.mark.parametrize(
+    ("check", "bad"),
+    [
+        (executed, notebook(cell(count=None))),
+        (executed, notebook(cell(count=1), cell(count=None))),
+        (executed, notebook(cell(count=2), cell(count=1))),
+        (executed, notebook(cell(count=7), cell(count=8))),
+        (no_widgets, notebook(widgets={})),
+        (no_widgets, notebook(cell(outputs=[VIEW]))),
+        (no_errors, notebook(cell(outputs=[RAISED]))),
+        (no_errors, notebook(cell(outputs=[RAISED], tags=["nbval-skip"]))),
+        (short_cells, notebook(cell("\n".join("1" * (MAX_LINES + 1))))),
+        (no_machine, notebook(cell('open("/home/ada/dog.jpg")'))),
+        (no_machine, notebook(cell(outputs=[printed("saved to /tmp/masks.png")]))),
+        (
+            no_machine,
+            notebook(cell(outputs=[new_output("execute_result", {"text/plain": "WindowsPath('C:\\Users')"})])),
+        ),
+        (no_machine, notebook(cell(outputs=[printed("<Axes at 0x7f3a5c12d0>")]))),
+        (no_machine, notebook(new_markdown_cell("The result is in /Users/ada/diffseg"))),
+        (titled, new_notebook(cells=[cell()])),
+        (titled, new_notebook()),
+        (small_metadata, notebook(colab={"provenance": []})),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_check_complains(check, bad):
+    assert check(bad)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_check_accepts_a_good_notebook(check):
+    good = notebook(
+        cell("1/0", 1, [RAISED], ["raises-exception"]),
+        cell(
+            "\n".join("1" * MAX_LINES),
+            2,
+            [printed("see a/work/home, https://example.org/home/x, 0x1f697\n")],
+        ),
+        **run_notebooks.METADATA,
+    )
+    assert check(good) == []
+
+
+# ---- the runner -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A notebook that fails in its second code cell, and one that works."""
+    nbformat.write(notebook(cell(count=None), cell("1/0", None)), tmp_path / "00_bad.ipynb")
+    widget = "import ipywidgets\nprint(6 * 7)\nipywidgets.IntSlider()"
+    nbformat.write(notebook(cell(widget, None), widgets={}), tmp_path / "01_good.ipynb")
+    return tmp_path
+
+
+def test_runner_names_the_failing_cell_and_goes_on(two, capfd):
+    before = (two / "00_bad.ipynb").read_bytes()
+    paths = [str(two / name) for name in ("00_bad.ipynb", "01_good.ipynb")]
+    assert run_notebooks.main([*paths, "--inplace", "--html", str(two / "html")]) == 1
+
+    out, err = capfd.readouterr()
+    assert re.search(r"00_bad .* cell 3 of 3 \(`1/0`\) failed", out) and "ZeroDivisionError" in out
+    assert re.search(r"01_good +\d+\.\d s  ok", out)
+    assert "1 of 2 notebooks failed: 00_bad" in err
+    assert (two / "00_bad.ipynb").read_bytes() == before, "a failed run must not overwrite the file"
+    assert {page.stem for page in (two / "html").glob("*.html")} == {"00_bad", "01_good"}
+
+    good = nbformat.read(two / "01_good.ipynb", as_version=4)
+    assert [output.text for output in code_cells(good)[0].outputs] == ["42\n"]
+    assert [check(good) for check in CHECKS] == [[] for _ in CHECKS]
+
+
+def test_runner_refuses_a_missing_file(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_notebooks.main([str(tmp_path / "none.ipynb")])
+    assert "no such notebook" in capsys.readouterr().err
+
+
+# ---- nbval ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_nbval(tmp_path):
+    """Run pytest, with this project's settings, on one notebook; its exit status."""
+
+    def run(notebook):
+        nbformat.write(notebook, tmp_path / "00_x.ipynb")
+        command = [sys.executable, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "-p", "conftest", tmp_path]
+        return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True).returncode
+
+    return run
+
+
+@pytest.mark.parametrize(("stored", "outcome"), [("2\n", 0), ("3\n", 1)])
+def test_nbval_compares_outputs(run_nbval, stored, outcome):
+    """Strict comparison is on: a stored output that the cell does not print fails the run; stderr may differ."""
+    source = "import sys\nprint(1 + 1)\nprint('warning', file=sys.stderr)"
+    assert run_nbval(notebook(cell(source, 1, [printed(stored)]))) == outcome

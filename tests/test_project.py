@@ -1,0 +1,102 @@
+"""What is written in two places agrees: dependencies, pins, the README's table, the tools' versions."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+
+
+def requirements():
+    """Name -> version specifiers, of the project and all its extras."""
+    lines = PROJECT["dependencies"] + [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    parsed = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): r.specifier for r in parsed if r.name != PROJECT["name"]}
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(r.name): r.specifier for r in parsed}
+
+
+def test_environment_yml_says_what_pyproject_says():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [Requirement(line) for line in environment["dependencies"] if isinstance(line, str) and line != "pip"]
+    expected = {CONDA_NAMES.get(name, name): specifier for name, specifier in requirements().items()}
+    expected["python"] = Requirement("python" + PROJECT["requires-python"]).specifier
+    assert {r.name: r.specifier for r in conda} == expected
+    assert {"pip": ["-e ."]} in environment["dependencies"]
+
+
+def test_constraints_pin_every_dependency_within_its_bounds():
+    pinned = pins()
+    for name, specifier in requirements().items():
+        assert name in pinned, f"constraints.txt does not pin {name}: `make constraints`"
+        (pin,) = pinned[name]
+        assert pin.operator == "==" and pin.version in specifier, f"{name}{pin} is outside {specifier}"
+
+
+def test_constraints_fit_every_build_of_torch():
+    assert str(pins()["torch"]) == "==2.13.0"  # no +cpu: that spelling exists on one index only
+    assert not [name for name in pins() if name.startswith(("nvidia-", "torchvision", "triton"))]
+
+
+def test_version_is_said_once_more_in_the_package():
+    import diffseg
+
+    assert diffseg.__version__ == PROJECT["version"]
+
+
+def test_wheel_carries_the_data():
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert "data" in wheel["only-include"] and wheel["sources"]["data"] == "diffseg/data"
+    assert not (ROOT / "diffseg" / "data").exists()
+
+
+def test_readme_table_lists_every_notebook():
+    listed = re.findall(r"^\| \[[^]]+\]\(notebooks/([^)]+)\)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert listed == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_between_files_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_targets_named_in_the_docs_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        named = set(re.findall(r"`make ([a-z]+)[^`]*`|^make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
+        assert {a or b for a, b in named} <= targets
+
+
+def test_pre_commit_uses_the_pinned_ruff():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    revisions = {repo["repo"].rsplit("/", 1)[-1]: repo.get("rev") for repo in config["repos"]}
+    assert str(pins()["ruff"]) == "==" + revisions["ruff-pre-commit"].removeprefix("v")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_workflows_are_limited(path):
+    """Every job has a time limit and the workflow may only read; actionlint, in ci.yml, checks the rest."""
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+
+
+def test_gpu_workflow_never_runs_on_a_fork():
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text())["jobs"].values()
+    assert "head.repo.full_name == github.repository" in job["if"]
+
+
+def test_ci_script_is_executable():
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
