@@ -1,0 +1,64 @@
+"""Latents of training scenes, made once and kept on disk, so that the UNet's training never waits for pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from .scenes import scene
+from .vae import to_tensor
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Encoded scenes."""
+
+    values: Float[np.ndarray, "scenes 4 side side"]  # float16, of unit variance
+    captions: list[str]
+
+    def sample(self, rng: np.random.Generator, batch: int) -> tuple[Float[Tensor, "batch 4 side side"], list[str]]:
+        """Random scenes with their captions."""
+        chosen = np.sort(rng.choice(len(self.values), batch, replace=False))
+        return torch.from_numpy(self.values[chosen].astype(np.float32)), [self.captions[i] for i in chosen]
+
+
+class _Scenes(Dataset):
+    """Pictures and captions of seeds 0, 1, ..."""
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number, self.size = number, size
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, seed: int) -> tuple[np.ndarray, str]:
+        drawn = scene(seed, self.size)
+        return np.asarray(drawn.image), drawn.caption
+
+
+@torch.no_grad()
+def encode_scenes(vae: AutoencoderKL, number: int, size: int, folder: Path, workers: int = 2) -> Latents:
+    """Encode the first `number` training scenes at `size` pixels, or read them if that was done before."""
+    values, captions = folder / f"latents-{size}-{number}.npy", folder / f"captions-{size}-{number}.csv"
+    if not captions.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        side = size // 2 ** (len(vae.config.block_out_channels) - 1)
+        stored = np.lib.format.open_memmap(values, "w+", np.float16, (number, 4, side, side))
+        loader = DataLoader(_Scenes(number, size), batch_size=8, num_workers=workers)
+        said: list[str] = []
+        for pictures, batch_captions in tqdm(loader, desc=f"encoding at {size}", mininterval=5):
+            inputs = to_tensor(pictures.numpy()).to(vae.device)
+            with torch.autocast(vae.device.type, torch.bfloat16):
+                means = vae.encode(inputs).latent_dist.mean.float()
+            stored[len(said) : len(said) + len(means)] = (means * vae.config.scaling_factor).cpu().numpy()
+            said += batch_captions
+        stored.flush()
+        pd.Series(said, name="caption").to_csv(captions, index=False)  # last: marks the latents as complete
+    return Latents(np.load(values, mmap_mode="r"), pd.read_csv(captions).caption.tolist())

@@ -1,0 +1,283 @@
+"""PocketScenes: pictures with ground truth, drawn from one integer seed.
+
+A scene is planned first (what stands where), its label map is made from the cut-outs' alpha masks, and only a plan in
+which every part is well visible is painted. Seeds below 1_000_000 are for training, from there to 1_999_999 for
+validation, and from 2_000_000 on they are never used by the project.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageFilter
+
+from ..paths import data_dir
+from .captions import describe
+from .catalogue import CLASSES, PAINTS, STUFF_BY_NAME, THING_BY_NAME, THINGS
+from .textures import TONES, smooth_noise
+
+#: First validation seed and first seed that the project never uses.
+VALIDATION_SEED, RESERVED_SEED = 1_000_000, 2_000_000
+
+#: A plan in which some class covers less than this part of the image is drawn again.
+MIN_VISIBLE = 0.012
+
+#: How far apart the two tones of a material lie (1: as in the catalogue), and the dimmest and brightest light. They
+#: are chosen so that K-Means on colours, told the true number of segments, gets about half of a scene right.
+TWO_TONE = 0.38
+LIGHT = (0.78, 1.12)
+
+_UPPER = (  # what is behind the ground: names from far to near, and how often
+    (("sky",), 0.24),
+    (("sky", "mountain"), 0.22),
+    (("sky", "forest"), 0.20),
+    (("sky", "wall"), 0.10),
+    (("forest",), 0.12),
+    (("wall",), 0.12),
+)
+_GROUNDS = (  # from far to near
+    (("grass",), 0.14), (("sand",), 0.08), (("water",), 0.10), (("road",), 0.08), (("snow",), 0.10), (("field",), 0.10),
+    (("grass", "road"), 0.07), (("water", "sand"), 0.06), (("water", "grass"), 0.05), (("field", "road"), 0.05),
+    (("snow", "road"), 0.05), (("snow", "water"), 0.04), (("sand", "water"), 0.04), (("field", "grass"), 0.04),
+)  # fmt: skip
+_NUMBER_OF_THINGS = (0.22, 0.38, 0.28, 0.12)  # one, two, three, four
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and everything that is known about it."""
+
+    image: Image.Image  # RGB, size x size
+    labels: UInt8[np.ndarray, "size size"]  # indices into CLASSES
+    caption: str
+    nouns: tuple[str, ...]  # the classes that can be seen, in the order of CLASSES
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A thing with its place; lengths are fractions of the image's side."""
+
+    name: str
+    ground: str  # the stuff it stands on, or "sky"
+    x: float  # of its middle
+    base: float  # of its lower edge, measured from the top
+    height: float
+    flip: bool
+    angle: float  # degrees
+    paint: str  # a key of PAINTS, or ""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Stuff and the line above which it ends; `top` holds one height per column of a coarse grid."""
+
+    name: str
+    top: np.ndarray  # fractions of the image's side, from the top
+
+
+def scene(seed: int, size: int = 512) -> Scene:
+    """Draw the scene of a seed.
+
+    Args:
+        seed: any integer >= 0; the same seed gives the same scene at every size.
+        size: side of the image in pixels, a multiple of 8 from 64 on.
+
+    Raises:
+        ValueError: if the seed is negative or the size cannot be drawn.
+    """
+    if seed < 0:
+        raise ValueError(f"seed={seed} must not be negative: pass an integer from 0 on")
+    if size < 64 or size % 8:
+        raise ValueError(f"size={size} cannot be drawn: pass a multiple of 8 from 64 on, such as 512")
+    for attempt in count():
+        rng = np.random.default_rng([seed, attempt])
+        layers, placed = _plan(rng)
+        # Visibility is judged at one fixed size, so that every size shows the same plan.
+        coarse = _label_map(layers, placed, 128)
+        if _is_clear(coarse, layers, placed):
+            break
+    labels = _label_map(layers, placed, size)
+    image = _paint(rng, layers, placed, size)
+    nouns = tuple(name for index, name in enumerate(CLASSES) if (coarse == index).any())
+    return Scene(image, labels, _caption(rng, layers, placed), nouns)
+
+
+def _choose(rng: np.random.Generator, options: tuple[tuple[tuple[str, ...], float], ...]) -> tuple[str, ...]:
+    weights = np.array([weight for _, weight in options])
+    return options[rng.choice(len(options), p=weights / weights.sum())][0]
+
+
+def _plan(rng: np.random.Generator) -> tuple[list[_Layer], list[_Placed]]:
+    upper, grounds = _choose(rng, _UPPER), _choose(rng, _GROUNDS)
+    horizon = rng.uniform(0.38, 0.6)
+    layers = [_Layer(upper[0], np.zeros(2))]
+    if len(upper) == 2:
+        layers.append(_Layer(upper[1], _ridge(rng, upper[1], horizon)))
+    layers.append(_Layer(grounds[0], _line(rng, horizon, 0.015)))
+    if len(grounds) == 2:
+        nearer = horizon + (1 - horizon) * rng.uniform(0.35, 0.6)
+        layers.append(_Layer(grounds[1], _line(rng, nearer, 0.05)))
+    number = 1 + int(rng.choice(len(_NUMBER_OF_THINGS), p=_NUMBER_OF_THINGS))
+    return layers, _place_things(rng, layers, grounds, number)
+
+
+def _line(rng: np.random.Generator, level: float, swing: float, columns: int = 6) -> np.ndarray:
+    tilt = rng.uniform(-swing, swing)
+    return level + tilt * np.linspace(-1, 1, columns) + rng.uniform(-swing, swing, columns) / 2
+
+
+def _ridge(rng: np.random.Generator, name: str, horizon: float) -> np.ndarray:
+    height = horizon * rng.uniform(0.4, 0.7)
+    swing, columns = {"mountain": (0.6, 7), "forest": (0.25, 24), "wall": (0.0, 2)}[name]
+    return horizon - height * (1 + swing * rng.uniform(-1, 1, columns))
+
+
+def _place_things(
+    rng: np.random.Generator, layers: list[_Layer], grounds: tuple[str, ...], number: int
+) -> list[_Placed]:
+    places = set(grounds) | ({"sky"} if layers[0].name == "sky" else set())
+    names = [thing.name for thing in THINGS if thing.places & places]
+    chosen = [str(name) for name in rng.permutation(names)[:number]]
+    if rng.random() < 0.15:  # now and then a flock: the second thing is of the first one's kind
+        chosen = [*chosen[:1], *chosen[: number - 1]]
+    placed = [_place(rng, name, layers, sorted(THING_BY_NAME[name].places & places)) for name in chosen]
+    return sorted(placed, key=lambda thing: (thing.ground != "sky", thing.base))  # far to near
+
+
+def _place(rng: np.random.Generator, name: str, layers: list[_Layer], places: list[str]) -> _Placed:
+    thing = THING_BY_NAME[name]
+    ground = places[rng.integers(len(places))]
+    tops = {layer.name: float(layer.top.mean()) for layer in layers}
+    lower = min((top for top in tops.values() if top > tops[ground]), default=1.0)
+    if ground == "sky":
+        height = thing.height * rng.uniform(0.6, 1.1)
+        base = rng.uniform(0.75 * height, max(0.8 * height, tops[layers[1].name] + 0.1))
+    else:
+        base = rng.uniform(tops[ground] + 0.04, min(lower, 0.99) + 0.03)
+        horizon = min(top for top in tops.values() if top > 0.2)
+        nearness = np.clip((base - horizon) / (1 - horizon), 0, 1)
+        height = thing.height * (0.6 + 0.4 * nearness) * rng.uniform(0.85, 1.25)
+    paint = str(rng.choice(list(PAINTS))) if thing.hue is not None else ""
+    x = rng.uniform(0.05, 0.95)
+    return _Placed(name, ground, x, base, height, bool(rng.random() < 0.5), rng.uniform(-8, 8), paint)
+
+
+@cache
+def _sprite(name: str) -> Image.Image:
+    sprite = Image.open(data_dir() / "sprites" / f"{name}.webp").convert("RGBA")
+    sprite = sprite.crop((0, 0, sprite.width, int(sprite.height * THING_BY_NAME[name].keep)))
+    return sprite.crop(sprite.getchannel("A").getbbox())
+
+
+def _cut_out(thing: _Placed, size: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The thing's RGBA picture at its final scale and turn, and where its upper left corner goes (x, y)."""
+    sprite = _sprite(thing.name)
+    height = max(round(thing.height * size), 4)
+    sprite = sprite.resize((max(round(height * sprite.width / sprite.height), 4), height), Image.Resampling.BILINEAR)
+    if thing.flip:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    sprite = sprite.rotate(thing.angle, Image.Resampling.BILINEAR, expand=True)
+    sprite = sprite.crop(sprite.getchannel("A").getbbox())
+    return sprite, (round(thing.x * size - sprite.width / 2), round(thing.base * size - sprite.height))
+
+
+def _region(layer: _Layer, size: int) -> np.ndarray:
+    """Pixels below the layer's upper line: bool [size, size]."""
+    columns = (np.arange(size) + 0.5) / size
+    top = np.interp(columns, np.linspace(0, 1, len(layer.top)), layer.top)
+    return columns[:, None] >= top[None, :]
+
+
+def _label_map(layers: list[_Layer], placed: list[_Placed], size: int) -> UInt8[np.ndarray, "size size"]:
+    labels = np.zeros((size, size), np.uint8)
+    for layer in layers:
+        labels[_region(layer, size)] = CLASSES.index(layer.name)
+    canvas = Image.fromarray(labels)
+    for thing in placed:
+        sprite, corner = _cut_out(thing, size)
+        solid = sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 127))
+        canvas.paste(CLASSES.index(thing.name), (*corner, corner[0] + sprite.width, corner[1] + sprite.height), solid)
+    return np.array(canvas)
+
+
+def _is_clear(labels: np.ndarray, layers: list[_Layer], placed: list[_Placed]) -> bool:
+    """Whether each class covers enough of the image, and each single thing is mostly uncovered."""
+    if not placed:
+        return False
+    planned = {CLASSES.index(item.name) for item in (*layers, *placed)}
+    shares = np.bincount(labels.ravel(), minlength=len(CLASSES)) / labels.size
+    if min(shares[list(planned)]) < MIN_VISIBLE:
+        return False
+    return all(_is_uncovered(labels, thing, placed[index + 1 :]) for index, thing in enumerate(placed))
+
+
+def _is_uncovered(labels: np.ndarray, thing: _Placed, nearer: list[_Placed]) -> bool:
+    size = len(labels)
+    alone = _label_map([], [thing], size) == CLASSES.index(thing.name)
+    if alone.mean() < MIN_VISIBLE:
+        return False
+    covers = [_label_map([], [other], size) == CLASSES.index(other.name) for other in nearer]
+    return not covers or (alone & ~np.any(covers, axis=0)).sum() >= 0.6 * alone.sum()
+
+
+def _paint(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed], size: int) -> Image.Image:
+    picture = Image.new("RGB", (size, size))
+    for layer in layers:
+        picture.paste(_material(rng, layer.name, size), mask=Image.fromarray(_region(layer, size)))
+    for thing in placed:
+        sprite, corner = _cut_out(thing, size)
+        if thing.ground != "sky":
+            _cast_shadow(picture, sprite, corner)
+        picture.paste(_recolour(rng, sprite, thing), corner, sprite)
+    lit = np.asarray(picture) * _light(rng, size)[..., None]
+    return Image.fromarray(np.minimum(lit, 255).astype(np.uint8))
+
+
+def _material(rng: np.random.Generator, name: str, size: int) -> Image.Image:
+    """A square of stuff: tones between the two colours of one of its palettes."""
+    palettes = STUFF_BY_NAME[name].palettes
+    ends = np.array(palettes[rng.integers(len(palettes))], np.float32)
+    dark, light = ends.mean(0) + TWO_TONE * (ends - ends.mean(0)) + rng.uniform(-22, 22, 3).astype(np.float32)
+    shades = np.clip(dark + np.linspace(0, 1, 256, dtype=np.float32)[:, None] * (light - dark), 0, 255)
+    return Image.fromarray(shades.astype(np.uint8)[(255 * TONES[name](rng, size)).astype(np.uint8)])
+
+
+def _light(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size"]:
+    """A soft field of light over the whole picture: bright and dim quarters."""
+    dim, bright = LIGHT
+    return dim + (bright - dim) * smooth_noise(rng, size, 3, 3)
+
+
+def _cast_shadow(picture: Image.Image, sprite: Image.Image, corner: tuple[int, int]) -> None:
+    """Darken the ground in a soft ellipse under a thing's lower edge, in place."""
+    width, height = sprite.width, max(sprite.width // 4, 4)
+    across, down = np.ogrid[-1 : 1 : 1j * height, -1 : 1 : 1j * width]
+    dark = (140 * np.clip(1.3 - across**2 - down**2, 0, 1)).astype(np.uint8)
+    dark[(across**2 + down**2) > 1] = 0
+    shadow = Image.fromarray(dark).filter(ImageFilter.BoxBlur(height / 6))
+    picture.paste((20, 20, 30), (corner[0], corner[1] + sprite.height - height // 2 - 1), shadow)
+
+
+def _recolour(rng: np.random.Generator, sprite: Image.Image, thing: _Placed) -> Image.Image:
+    """Turn hues and change saturation, brightness and contrast of a whole thing alike."""
+    own = THING_BY_NAME[thing.name].hue
+    turn = rng.uniform(-12, 12) + (PAINTS[thing.paint] - own if thing.paint else 0)
+    hue, saturation, value = sprite.convert("RGB").convert("HSV").split()
+    shift = round(turn / 360 * 256)
+    hue = hue.point(lambda h: (h + shift) % 256)
+    gain, strength = rng.uniform(0.75, 1.1), rng.uniform(0.7, 1.15)
+    saturation = saturation.point(lambda s: min(round(s * strength), 255))
+    value = value.point(lambda v: min(round(v * gain), 255))
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _caption(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed]) -> str:
+    names = [layer.name for layer in layers]
+    backs = [name for name in names if name in {"mountain", "forest", "wall"}]
+    grounds = [name for name in names if name not in {"sky", *backs}]
+    standing = {name: [] for name in names if name not in backs}
+    for thing in placed:
+        standing[thing.ground].append((thing.paint, thing.name))
+    return describe(rng, grounds, backs, standing)
