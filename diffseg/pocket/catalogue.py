@@ -35,13 +35,13 @@ _LAND = frozenset({"grass", "sand", "road", "snow", "field"})
 _FARM = frozenset({"grass", "field", "sand", "snow"})
 
 THINGS = (
-    Thing("car", "cars", 0.36, _LAND, hue=350),
-    Thing("bus", "buses", 0.46, _LAND, hue=30),
-    Thing("truck", "trucks", 0.46, _LAND, hue=35),
-    Thing("tractor", "tractors", 0.42, _LAND, hue=145),
+    Thing("car", "cars", 0.36, _LAND, hue=350.0),
+    Thing("bus", "buses", 0.46, _LAND, hue=30.0),
+    Thing("truck", "trucks", 0.46, _LAND, hue=35.0),
+    Thing("tractor", "tractors", 0.42, _LAND, hue=145.0),
     Thing("sailboat", "sailboats", 0.50, frozenset({"water"}), keep=0.75),
     Thing("rocket", "rockets", 0.36, frozenset({"sky"})),
-    Thing("balloon", "balloons", 0.38, frozenset({"sky"}), hue=350),
+    Thing("balloon", "balloons", 0.38, frozenset({"sky"}), hue=350.0),
     Thing("airplane", "airplanes", 0.36, frozenset({"sky"})),
     Thing("dog", "dogs", 0.34, _LAND),
     Thing("horse", "horses", 0.44, _FARM),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .scenes import scene
+from .scenes import TUNING_SEED, scene
 from .vae import to_tensor
 
 
@@ -30,9 +30,11 @@ class Latents:
 
 
 class _Scenes(Dataset):
-    """Pictures and captions of seeds 0, 1, ..."""
+    """Pictures and captions of the training seeds 0, 1, ..."""
 
     def __init__(self, number: int, size: int) -> None:
+        if number > TUNING_SEED:
+            raise ValueError(f"number={number} scenes reach into the tuning split: pass at most {TUNING_SEED}")
         self.number, self.size = number, size
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
 """PocketScenes: pictures with ground truth, drawn from one integer seed.
 
 A scene is planned first (what stands where), its label map is made from the cut-outs' alpha masks, and only a plan in
-which every part is well visible is painted. Seeds below 1_000_000 are for training, from there to 1_999_999 for
-validation, and from 2_000_000 on they are never used by the project.
+which every part is well visible is painted. Seeds below 1_000_000 are for training (the last 100_000 of them for
+choosing thresholds, not for weights), from there to 1_999_999 for validation, and from 2_000_000 on they are never used
+by the project.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from .captions import describe
 from .catalogue import CLASSES, PAINTS, STUFF_BY_NAME, THING_BY_NAME, THINGS
 from .textures import TONES, smooth_noise
 
-#: First validation seed and first seed that the project never uses.
-VALIDATION_SEED, RESERVED_SEED = 1_000_000, 2_000_000
+#: Where the splits begin: seeds for choosing settings, for validation, and those that the project never uses.
+TUNING_SEED, VALIDATION_SEED, RESERVED_SEED = 900_000, 1_000_000, 2_000_000
 
 #: A plan in which some class covers less than this part of the image is drawn again.
 MIN_VISIBLE = 0.012
@@ -219,7 +220,7 @@ def _is_uncovered(labels: np.ndarray, thing: _Placed, nearer: list[_Placed]) -> 
     if alone.mean() < MIN_VISIBLE:
         return False
     covers = [_label_map([], [other], size) == CLASSES.index(other.name) for other in nearer]
-    return not covers or (alone & ~np.any(covers, axis=0)).sum() >= 0.6 * alone.sum()
+    return not covers or bool((alone & ~np.any(covers, axis=0)).sum() >= 0.6 * alone.sum())
 
 
 def _paint(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed], size: int) -> Image.Image:

@@ -1,0 +1,138 @@
+"""Aggregate: attention maps of several resolutions to one (Eq. 2 and 3)."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from diffseg import ATTENTION_SIZE
+
+WEIGHTS = ("layer", "resolution")
+
+
+def aggregate(
+    maps: Sequence[Tensor],
+    size: int = ATTENTION_SIZE,
+    weights: str | Mapping[int, Real] = "layer",
+) -> Float[Tensor, "size size size size"]:
+    """One attention map per position from the maps of all layers.
+
+    Each map is upsampled to `size` (its last two axes, bilinear, Eq. 2) and normalised; the grid
+    of maps is tiled to `size` (its first two axes, nearest); the weighted sum is the result
+    (Eq. 3). Upsampling is linear and keeps the mass of a map, so the layers of one side are summed
+    first and upsampled once: the largest temporary is that of the second largest side.
+
+        with record_attention(unet) as layers:
+            ...
+        attention = aggregate([layer.probs for layer in layers])
+
+    Args:
+        maps: self-attention probabilities, [q, q] or [heads, q, q] (averaged over heads), with
+            q = side**2 and sides that divide `size`. Rows are normalised.
+        size: the side of the result.
+        weights: "layer": R_k in proportion to the side of layer k, as the paper writes it.
+            "resolution": layers of one side are averaged, then sides weigh in proportion to
+            their length, as the released code does it. Or the weights of the averaged sides as
+            a mapping {side: weight}, in which missing sides weigh nothing.
+
+    Returns:
+        float32; result[i, j] is a map that sums to 1.
+
+    Raises:
+        ValueError: for no maps, maps that are not square, sides that do not divide `size`, NaN or
+            all-zero rows, and weights that make no sense.
+    """
+    sides = [_side(index, probs, size) for index, probs in enumerate(maps)]
+    per_layer = layer_weights(sides, weights)
+    totals: dict[int, Tensor] = {}
+    for index, (probs, side, weight) in enumerate(zip(maps, sides, per_layer, strict=True)):
+        if weight > 0:
+            if side not in totals:
+                totals[side] = torch.zeros(side**2, side**2, device=probs.device)
+            _add_normalised(totals[side], probs, weight, index)
+
+    # The largest side needs no upsampling: its sum becomes the result, the others are added.
+    result = totals.pop(size, None)
+    if result is None:
+        result = torch.zeros(size**2, size**2, device=maps[0].device)
+    for total in totals.values():
+        _add_tiled(result, _upsample(total, size))
+    return rearrange(result, "(i j) (k l) -> i j k l", i=size, k=size)
+
+
+def layer_weights(sides: Sequence[int], weights: str | Mapping[int, Real] = "layer") -> list[float]:
+    """R_k of Eq. 3 for layers of the given sides; the weights sum to 1.
+
+    Raises:
+        ValueError: for no layers or weights that make no sense (see `aggregate`).
+    """
+    if not sides:
+        raise ValueError("maps is empty; record a UNet pass first (see record_attention).")
+    count = Counter(sides)
+    if isinstance(weights, Mapping):
+        unknown = sorted(set(weights) - set(count))
+        if unknown:
+            raise ValueError(f"weights names the sides {unknown}; the maps have {sorted(count)}.")
+        raw = [weights.get(side, 0) / count[side] for side in sides]
+    elif weights == "layer":
+        raw = [float(side) for side in sides]
+    elif weights == "resolution":
+        raw = [side / count[side] for side in sides]
+    else:
+        raise ValueError(f"weights={weights!r} must be one of {WEIGHTS} or a mapping side: weight.")
+    total = sum(raw)
+    if not (math.isfinite(total) and total > 0 and min(raw) >= 0):
+        raise ValueError(f"weights={weights!r} must be finite, not negative, and not all zero.")
+    return [weight / total for weight in raw]
+
+
+def _side(index: int, probs: Tensor, size: int) -> int:
+    """The side of a map's square of positions, checked."""
+    shape = list(probs.shape)
+    side = math.isqrt(shape[-1]) if shape else 0
+    if len(shape) not in (2, 3) or shape[-1] != shape[-2] or side**2 != shape[-1] or side == 0:
+        raise ValueError(
+            f"maps[{index}] has the shape {shape}; expected [q, q] or [heads, q, q] with q the "
+            "square of a side: self-attention of a square latent."
+        )
+    if size % side:
+        raise ValueError(
+            f"maps[{index}] has the side {side}, which does not divide size={size}; "
+            "choose a size that is a multiple of every side."
+        )
+    return side
+
+
+def _add_normalised(total: Tensor, probs: Tensor, weight: float, index: int) -> None:
+    """total += weight * (probs with rows that sum to 1)."""
+    probs = (probs.mean(dim=0) if probs.ndim == 3 else probs).float()
+    mass = probs.sum(dim=-1, keepdim=True)  # [q, 1]
+    if not (mass.isfinite() & (mass > 0)).all():
+        raise ValueError(
+            f"maps[{index}] has rows with NaN, infinity or no mass; every row must be a "
+            "distribution. If the model runs in float16, try bfloat16 or float32."
+        )
+    total.addcmul_(probs, weight / mass)
+
+
+def _upsample(maps: Float[Tensor, "q q"], size: int) -> Float[Tensor, "q n"]:
+    """Bilinear upsampling of each row's map (Eq. 2), keeping its mass."""
+    side = math.isqrt(maps.shape[-1])
+    images = rearrange(maps, "q (h w) -> q 1 h w", h=side)
+    images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    # For whole factors every source pixel spreads the same total weight, factor**2.
+    return rearrange(images, "q 1 h w -> q (h w)") * (side / size) ** 2
+
+
+def _add_tiled(result: Float[Tensor, "n n"], maps: Float[Tensor, "q n"]) -> None:
+    """result[I, J] += maps[I // factor, J // factor], without forming the tiles."""
+    side, size = math.isqrt(maps.shape[0]), math.isqrt(result.shape[0])
+    factor = size // side
+    tiles = result.view(side, factor, side, factor, size**2)
+    tiles += rearrange(maps, "(i j) n -> i 1 j 1 n", i=side)

@@ -1,0 +1,135 @@
+"""Train the embedded models again: `python -m diffseg.pocket.train all`.
+
+Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about an hour and
+a half on two CPU cores; `--longer 4` trains four times as long.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+
+from ..paths import data_dir
+from ..pipeline import SETTINGS_FILE, DiffSegPipeline
+from .latents import encode_scenes
+from .scenes import TUNING_SEED, VALIDATION_SEED, scene
+from .text import build_text_encoder, build_tokenizer
+from .tune import best_threshold, sweep
+from .unet import Denoiser, build_scheduler, build_unet, train_unet
+from .vae import train_vae
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Lengths of the stages; "small" is 256 pixels (32x32 latents), "large" 512 pixels (64x64)."""
+
+    vae_steps: int = 340
+    vae_batch: int = 16
+    small_scenes: int = 8000
+    small_steps: int = 3600
+    small_batch: int = 8
+    large_scenes: int = 1500
+    large_steps: int = 500
+    large_batch: int = 4
+    large_speed: float = 0.3  # learning rate of the last stage, relative to the first
+    tuning_scenes: int = 60
+    captions: int = 2000  # from which the tokenizer learns
+    workers: int = 2
+
+    def longer(self, factor: float) -> "Recipe":
+        """The same recipe with more steps, on correspondingly more scenes."""
+        stretched = ("vae_steps", "small_scenes", "small_steps", "large_scenes", "large_steps")
+        return replace(self, **{name: round(getattr(self, name) * factor) for name in stretched})
+
+
+def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
+    """Train all parts of pocket-sd and save them as one diffusers folder.
+
+    Args:
+        recipe: lengths of the stages.
+        runs: for checkpoints, latents and logs.
+        target: the model's folder; receives the weights in float16, `diffseg.json` with the threshold, `tuning.csv`
+            and `training.csv`.
+        device: where to train.
+    """
+    vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device)
+    tokenizer = build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
+    denoiser = _train_denoiser(recipe, runs, vae, tokenizer, device)
+    pipe = DiffSegPipeline(vae, denoiser.text_encoder, tokenizer, denoiser.unet, build_scheduler())
+    pipe.to("cpu", torch.float16).save_pretrained(target)
+    _as_stable_diffusion(target)
+    _collect_logs(runs).to_csv(target / "training.csv", index=False)
+    tune(target, recipe.tuning_scenes)
+
+
+def _train_denoiser(recipe: Recipe, runs: Path, vae: AutoencoderKL, tokenizer, device: str) -> Denoiser:
+    """First on small scenes, which is quick, then on large ones, where it will be used."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(build_unet(), build_text_encoder(tokenizer))
+    for size, scenes, steps, batch, speed in (
+        (256, recipe.small_scenes, recipe.small_steps, recipe.small_batch, 1.0),
+        (512, recipe.large_scenes, recipe.large_steps, recipe.large_batch, recipe.large_speed),
+    ):
+        latents = encode_scenes(vae, scenes, size, runs / "latents", recipe.workers)
+        folder = runs / f"unet-{size}"
+        denoiser = train_unet(denoiser, tokenizer, latents, folder, steps, batch, speed, device, seed=size)
+        denoiser.requires_grad_(True)
+    return denoiser.requires_grad_(False)
+
+
+def _as_stable_diffusion(target: Path) -> None:
+    """Let the folder say that it is a StableDiffusionPipeline, so that diffusers alone can load it."""
+    index = json.loads((target / "model_index.json").read_text())
+    index["_class_name"] = "StableDiffusionPipeline"
+    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    (target / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _collect_logs(runs: Path) -> pd.DataFrame:
+    logs = {stage: pd.read_csv(runs / stage / "log.csv") for stage in ("vae", "unet-256", "unet-512")}
+    return pd.concat(logs, names=["stage"]).reset_index("stage")
+
+
+def tune(target: Path, scenes: int) -> float:
+    """Choose the threshold on tuning seeds and write it into the model's folder."""
+    scores = sweep(DiffSegPipeline.from_pretrained(target), range(TUNING_SEED, TUNING_SEED + scenes))
+    scores.groupby("threshold")[["accuracy", "miou", "segments"]].mean().round(4).to_csv(target / "tuning.csv")
+    threshold = best_threshold(scores)
+    (target / SETTINGS_FILE).write_text(json.dumps({"threshold": threshold}, indent=2) + "\n")
+    return threshold
+
+
+def validate(target: Path, scenes: int) -> pd.Series:
+    """Mean per-image accuracy and mIoU on the first validation scenes, with the pipeline's defaults."""
+    pipe = DiffSegPipeline.from_pretrained(target)
+    scores = sweep(pipe, range(VALIDATION_SEED, VALIDATION_SEED + scenes), [pipe.threshold])
+    return scores[["threshold", "accuracy", "miou", "segments"]].mean()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.train", description=__doc__)
+    parser.add_argument("what", choices=["all", "tune", "validate", "restart"])
+    parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
+    parser.add_argument("--target", type=Path, default=data_dir() / "models" / "pocket-sd", help="the model's folder")
+    parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
+    parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    if arguments.what == "restart":
+        shutil.rmtree(arguments.runs, ignore_errors=True)
+    if arguments.what in ("all", "restart"):
+        train_pocket_sd(Recipe().longer(arguments.longer), arguments.runs, arguments.target, arguments.device)
+    elif arguments.what == "tune":
+        print("threshold", tune(arguments.target, arguments.scenes))
+    if arguments.what != "tune":
+        print(validate(arguments.target, arguments.scenes).round(4).to_string())
+
+
+if __name__ == "__main__":
+    main()

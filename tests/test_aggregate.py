@@ -1,0 +1,113 @@
+"""Aggregation against the formula, and its properties."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffseg.aggregate import aggregate, layer_weights
+
+
+def random_maps(sides, seed=0, heads=None):
+    generator = torch.Generator().manual_seed(seed)
+    for side in sides:
+        shape = (side**2, side**2) if heads is None else (heads, side**2, side**2)
+        yield (3 * torch.randn(shape, generator=generator)).softmax(-1)
+
+
+@pytest.mark.parametrize("weights", ["layer", "resolution"])
+@pytest.mark.parametrize(("sides", "size"), [((8, 4, 4, 2, 1, 4, 8), 8), ((2, 3, 6), 6), ((4, 2, 2), 8)])
+def test_equals_the_formula(sides, size, weights):
+    maps = list(random_maps(sides))
+    expected = oracles.aggregate([m.numpy() for m in maps], size, weights)
+    result = aggregate(maps, size, weights)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_heads_are_averaged():
+    maps = list(random_maps((4, 2), heads=3))
+    expected = oracles.aggregate([m.numpy() for m in maps], 4, "layer")
+    np.testing.assert_allclose(aggregate(maps, 4), expected, rtol=1e-4, atol=1e-8)
+
+
+def test_half_precision_rows_are_normalised():
+    maps = [m.to(torch.bfloat16) for m in random_maps((4, 2))]
+    expected = oracles.aggregate([m.double().numpy() for m in maps], 4, "layer")
+    # the layer at full size and the other one: both scaled to rows of one before weighing
+    result = aggregate(maps, 4)
+    assert torch.allclose(result.sum((2, 3)), torch.ones(4, 4), atol=1e-5)
+    np.testing.assert_allclose(result, expected, rtol=2e-2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sides=st.lists(st.sampled_from([1, 2, 4, 8]), min_size=1, max_size=6),
+    weights=st.sampled_from(["layer", "resolution"]),
+    seed=st.integers(0, 1000),
+)
+def test_every_map_sums_to_one_and_order_does_not_matter(sides, weights, seed):
+    maps = list(random_maps(sides, seed))
+    result = aggregate(maps, 8, weights)
+    assert torch.allclose(result.sum((2, 3)), torch.ones(8, 8), atol=1e-5)
+    assert torch.allclose(result, aggregate(maps[::-1], 8, weights), atol=1e-7)
+
+
+def test_weights_of_stable_diffusion():
+    sides = [64, 64, 32, 32, 16, 16, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    for rule, expected in {
+        "layer": [320 / 568, 160 / 568, 80 / 568, 8 / 568],
+        "resolution": [64 / 120, 32 / 120, 16 / 120, 8 / 120],
+        # only ratios count
+        "mapping": [0.5, 0, 0.25, 0.25],
+    }.items():
+        weights = {64: 2, 16: 1, 8: 1} if rule == "mapping" else rule
+        per_layer = layer_weights(sides, weights)
+        sums = [sum(w for w, s in zip(per_layer, sides, strict=True) if s == side) for side in (64, 32, 16, 8)]
+        assert sums == pytest.approx(expected)
+
+
+def test_one_side_alone():
+    maps = list(random_maps((4, 2, 2)))
+    alone = aggregate(maps, 4, weights={2: 1})
+    assert torch.allclose(alone, aggregate(maps[1:], 4), atol=1e-7)
+    # nearest tiling: positions that share a coarse cell share a map
+    assert torch.equal(alone[0, 0], alone[1, 1])
+
+
+def test_inputs_stay_as_they_are():
+    maps = list(random_maps((4, 2)))
+    copies = [m.clone() for m in maps]
+    aggregate(maps, 4)
+    assert all(torch.equal(m, c) for m, c in zip(maps, copies, strict=True))
+
+
+def spoiled(value):
+    probs = torch.full((4, 4), 0.25)
+    probs[1] = value
+    return probs
+
+
+@pytest.mark.parametrize(
+    ("maps", "options", "message"),
+    [
+        ([], {}, "maps is empty"),
+        ([torch.rand(4, 5)], {}, r"maps\[0\] has the shape \[4, 5\]"),
+        ([torch.rand(5, 5)], {}, r"maps\[0\] has the shape \[5, 5\]"),
+        ([torch.rand(4)], {}, r"maps\[0\] has the shape \[4\]"),
+        ([torch.rand(9, 9)], {}, "side 3, which does not divide size=4"),
+        ([torch.rand(64, 64)], {}, "side 8, which does not divide size=4"),
+        ([spoiled(float("nan"))], {}, r"maps\[0\] has rows with NaN"),
+        ([spoiled(0.0)], {}, "no mass"),
+        ([torch.rand(4, 4)], {"weights": "heavy"}, "weights='heavy' must be one of"),
+        ([torch.rand(4, 4)], {"weights": {4: 1}}, r"names the sides \[4\]; the maps have \[2\]"),
+        ([torch.rand(4, 4)], {"weights": {2: 0}}, "not all zero"),
+        ([torch.rand(4, 4)], {"weights": {2: float("nan")}}, "must be finite"),
+        ([torch.rand(4, 4), torch.rand(1, 1)], {"weights": {2: 2, 1: -1}}, "not negative"),
+    ],
+)
+def test_errors_name_the_trouble(maps, options, message):
+    with pytest.raises(ValueError, match=message):
+        aggregate(maps, 4, **options)

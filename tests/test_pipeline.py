@@ -1,0 +1,341 @@
+"""The pipeline on small random models: composition, options, loading and errors."""
+
+import json
+import shutil
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from helpers_models import tiny_components, tiny_text_encoder, tiny_unet, tiny_vae
+from PIL import Image
+
+import diffseg
+from diffseg import DiffSegPipeline, paths, pipeline
+from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor
+
+SIZE = 64  # pixels; 16 latent pixels
+OPTIONS = {"size": SIZE, "points": 4, "threshold": 0.001}  # what suits these near-uniform maps
+
+
+@pytest.fixture(scope="module")
+def components(tmp_path_factory):
+    return tiny_components(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def pipe(components):
+    return DiffSegPipeline(**components, threshold=0.02)
+
+
+@pytest.fixture(scope="module")
+def saved(pipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def picture():
+    rng = np.random.default_rng(0)
+    return np.kron(rng.integers(0, 256, (4, 5, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+
+
+class TestCall:
+    def test_output(self, pipe, picture):
+        out = pipe(picture, **OPTIONS)
+        count = len(out.proposals)
+        assert (out.labels.dtype, out.labels.shape) == (torch.int64, (SIZE, SIZE))
+        assert out.labels.unique().tolist() == list(range(count))
+        assert (out.proposals.dtype, out.proposals.shape) == (torch.float32, (count, 16, 16))
+        assert torch.allclose(out.proposals.sum((1, 2)), torch.ones(count), atol=1e-5)
+        assert (out.attention.dtype, out.attention.shape) == (torch.float32, (16,) * 4)
+        assert torch.allclose(out.attention.sum((2, 3)), torch.ones(16, 16), atol=1e-5)
+        assert (out.image.mode, out.image.size) == ("RGB", (SIZE, SIZE))
+
+    def test_labels_and_proposals_agree(self, pipe, picture):
+        out = pipe(picture, **OPTIONS)
+        assert len(out.proposals) > 1
+        assert torch.equal(diffseg.suppress(out.proposals, SIZE), out.labels)
+
+    def test_proposals_that_win_no_pixel_are_dropped(self, pipe):
+        attention = torch.zeros(4, 4, 4, 4)
+        attention[:, :2, :, :2] = 1 / 8  # the left half looks at itself
+        attention[:, 2:, :, 2:] = 1 / 8
+        attention[0, 0] = 1 / 16  # one position looks everywhere: beaten everywhere
+        out = pipe.segment(attention, points=2, threshold=0.1)
+        assert torch.allclose(out.proposals, torch.stack([attention[0, 3], attention[3, 0]]))
+        assert out.labels[0].tolist() == [1] * 8 + [0] * 8
+
+    def test_repr_says_what_is_inside(self, pipe, picture):
+        out = pipe(picture, **OPTIONS)
+        segments = "1 segment:" if len(out.proposals) == 1 else f"{len(out.proposals)} segments:"
+        for part in (segments, "labels 64x64", "16x16x16x16", "image 64x64", "%"):
+            assert part in repr(out)
+        assert len(repr(out)) < 200
+        out.image = None
+        assert "image" not in repr(out)
+
+    def test_is_attend_then_segment(self, pipe, picture):
+        out = pipe(picture, **OPTIONS)
+        attention = pipe.attend(picture, size=SIZE)
+        again = pipe.segment(attention, points=4, threshold=0.001)
+        assert torch.equal(attention, out.attention)
+        assert torch.equal(again.labels, out.labels)
+        assert again.image is None
+
+    def test_one_unet_pass_and_no_decoding(self, pipe, picture, monkeypatch):
+        calls = []
+        hook = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
+        monkeypatch.setattr(pipe.vae, "decode", None)
+        try:
+            pipe(picture, **OPTIONS)
+        finally:
+            hook.remove()
+        assert len(calls) == 1
+
+    def test_seed_and_noise(self, pipe, picture):
+        def attend(**options):
+            return pipe.attend(picture, size=SIZE, **options)
+
+        assert torch.equal(attend(), attend())
+        assert not torch.equal(attend(), attend(seed=1))
+        assert torch.equal(attend(noise=False), attend(noise=False, seed=1))
+        assert not torch.equal(attend(noise=False), attend())
+        assert not torch.equal(attend(), attend(prompt="a cat"))
+        assert not torch.equal(attend(), attend(timestep=301))
+
+    def test_the_global_generator_is_left_alone(self, pipe, picture):
+        torch.manual_seed(7)
+        expected = torch.rand(1)
+        torch.manual_seed(7)
+        pipe(picture, **OPTIONS)
+        assert torch.equal(torch.rand(1), expected)
+
+    def test_options_reach_the_rooms(self, pipe, picture):
+        attention = pipe.attend(picture, size=SIZE, weights="resolution")
+        assert not torch.allclose(attention, pipe.attend(picture, size=SIZE), atol=1e-7)
+        many = pipe(picture, **OPTIONS | {"threshold": 1e-6, "iterations": 1})
+        few = pipe(picture, **OPTIONS | {"threshold": 100.0, "iterations": 1})
+        assert len(few.proposals) == 1 < len(many.proposals)
+
+    def test_threshold_none_is_the_models_own(self, components, picture):
+        options = {"size": SIZE, "points": 4}
+        for tau in (1e-6, 100.0):
+            pipe = DiffSegPipeline(**components, threshold=tau)
+            out, explicit = pipe(picture, **options), pipe(picture, threshold=tau, **options)
+            assert torch.equal(out.labels, explicit.labels)
+
+    def test_labels_of_another_size(self, pipe, picture):
+        attention = pipe.attend(picture, size=SIZE)
+        assert pipe.segment(attention, points=4, size=100).labels.shape == (100, 100)
+
+    @pytest.mark.parametrize("size", [8, 24, 72])
+    def test_any_square_size_the_model_accepts(self, pipe, picture, size):
+        out = pipe(picture, size=size, points=2)
+        assert out.labels.shape == (size, size)
+        assert out.attention.shape == (size // 4,) * 4
+
+    def test_half_precision(self, components, picture):
+        pipe = DiffSegPipeline(**components | {"unet": tiny_unet().bfloat16()})
+        attention = pipe.attend(picture, size=SIZE)
+        assert attention.dtype == torch.float32
+        assert torch.allclose(attention.sum((2, 3)), torch.ones(16, 16), atol=1e-5)
+
+
+class TestDiffuse:
+    def test_pixels(self):
+        image = Image.fromarray(np.array([[[0, 255, 51]]], dtype=np.uint8))
+        assert to_tensor(image).flatten().tolist() == pytest.approx([-1, 1, -0.6])
+
+    def test_latent_is_the_scaled_mean(self, components):
+        vae, pixels = components["vae"], torch.rand(1, 3, 32, 32)
+        with torch.no_grad():
+            mean = vae.quant_conv(vae.encoder(pixels))[:, :4]
+            expected = vae.config.scaling_factor * mean
+            torch.testing.assert_close(encode(vae, pixels), expected)
+
+    @pytest.mark.parametrize("scheduler", [DDPMScheduler, EulerDiscreteScheduler])
+    def test_noise_follows_the_training_schedule(self, scheduler):
+        latent = torch.randn(1, 4, 8, 8)
+        made = scheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+        kept = np.prod(1 - betas[:301])
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(5))
+        expected = kept**0.5 * latent + (1 - kept) ** 0.5 * noise
+        torch.testing.assert_close(add_noise(latent, made, 300, seed=5), expected.float(), rtol=1e-4, atol=1e-5)
+
+    def test_prompt(self, components):
+        tokenizer, encoder = components["tokenizer"], components["text_encoder"]
+        with torch.no_grad():
+            empty, long = (embed_prompt(tokenizer, encoder, p) for p in ("", "word " * 50))
+        assert empty.shape == long.shape == (1, tokenizer.model_max_length, 16)
+        assert not torch.equal(empty, long)
+
+
+class TestLoading:
+    def test_round_trip(self, pipe, saved, picture):
+        again = DiffSegPipeline.from_pretrained(str(saved))
+        assert again.threshold == 0.02
+        assert torch.equal(again(picture, **OPTIONS).labels, pipe(picture, **OPTIONS).labels)
+
+    def test_the_stock_pipeline_loads_our_folder(self, saved):
+        stock = StableDiffusionPipeline.from_pretrained(saved, safety_checker=None)
+        assert stock.unet.config.sample_size == 16
+
+    def test_we_load_the_stock_pipelines_folder(self, components, tmp_path, caplog):
+        StableDiffusionPipeline(
+            **components,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(tmp_path)
+        index = json.loads((tmp_path / "model_index.json").read_text())
+        # as in Stable Diffusion's own folder; loading these would fail, for they are not there
+        index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+        index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        with caplog.at_level("WARNING", logger="diffusers"):
+            assert DiffSegPipeline.from_pretrained(tmp_path).threshold == diffseg.THRESHOLD
+        assert not caplog.records
+
+    def test_threshold_and_dtype_can_be_given(self, saved):
+        pipe = DiffSegPipeline.from_pretrained(saved, threshold=0.5, dtype=torch.bfloat16)
+        assert pipe.threshold == 0.5
+        assert pipe.unet.dtype == torch.bfloat16
+
+    def test_default_is_the_environments_model(self, saved, monkeypatch):
+        monkeypatch.setenv("DIFFSEG_MODEL", str(saved))
+        assert DiffSegPipeline.from_pretrained().threshold == 0.02
+
+    def test_pocket_is_in_the_data_folder(self, saved, monkeypatch, tmp_path):
+        shutil.copytree(saved, tmp_path / "models" / "pocket-sd")
+        monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+        monkeypatch.delenv("DIFFSEG_MODEL", raising=False)
+        for name in ("pocket", None):
+            assert DiffSegPipeline.from_pretrained(name).threshold == 0.02
+
+    def test_a_hub_model_is_fetched_without_the_safety_checker(self, saved, monkeypatch):
+        asked = {}
+
+        def download(name, **options):
+            asked.update(options, name=name)
+            return str(saved)
+
+        monkeypatch.setattr(diffusers.StableDiffusionPipeline, "download", download)
+        DiffSegPipeline.from_pretrained("someone/model", revision="main")
+        assert asked == {
+            "name": "someone/model",
+            "revision": "main",
+            "safety_checker": None,
+            "feature_extractor": None,
+            "image_encoder": None,
+        }
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"unet": ["diffusers", "UNetMotionModel"]}, "has a UNetMotionModel as its unet"),
+            ({"unet": [None, None]}, "without unet. Pass 'pocket' or Stable Diffusion"),
+            ({"vae": None, "tokenizer": None}, "without vae, tokenizer"),
+        ],
+    )
+    def test_folders_of_other_models(self, saved, tmp_path, change, message):
+        index = json.loads((saved / "model_index.json").read_text()) | change
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match=message):
+            DiffSegPipeline.from_pretrained(tmp_path)
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        with pytest.raises(ValueError, match="has no model_index.json. Pass"):
+            DiffSegPipeline.from_pretrained(tmp_path)
+
+    def test_a_name_that_means_nothing(self):
+        with pytest.raises(ValueError, match="name='pockets' is neither 'pocket', nor"):
+            DiffSegPipeline.from_pretrained("pockets")
+
+    def test_a_missing_pocket_model(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+        with pytest.raises(FileNotFoundError, match="make pocket"):
+            DiffSegPipeline.from_pretrained("pocket")
+
+    def test_data_is_beside_or_inside_the_package(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "diffseg")
+        with pytest.raises(FileNotFoundError, match="complete clone"):
+            paths.data_dir()
+        (tmp_path / "data").mkdir()
+        assert paths.data_dir() == tmp_path / "data"
+        (tmp_path / "diffseg" / "data").mkdir(parents=True)
+        assert paths.data_dir() == tmp_path / "diffseg" / "data"
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"threshold": 0}, "threshold=0 must be above 0"),
+            ({"threshold": [0.5, -1, 0.5]}, "must be above 0"),
+            ({"threshold": [0.5]}, "1 values for iterations=3"),
+            ({"points": 1}, "points=1 must be from 2 to the side of the attention, 16"),
+            ({"points": 17}, "points=17 must be from 2 to the side of the attention, 16"),
+            ({"iterations": 0}, "iterations=0 must be at least 1"),
+            ({"timestep": -1}, "timestep=-1 is outside the model's schedule, 0 to 999"),
+            ({"timestep": 1000}, "timestep=1000 is outside the model's schedule, 0 to 999"),
+            ({"size": 60}, "size=60 must be a positive multiple of 8"),
+            ({"size": 0}, "size=0 must be a positive multiple of 8"),
+            ({"weights": "heavy"}, "weights='heavy' must be one of"),
+        ],
+    )
+    def test_settings(self, pipe, picture, options, message):
+        with pytest.raises(ValueError, match=message):
+            pipe(picture, **OPTIONS | options)
+
+    def test_settings_are_checked_before_the_unet_runs(self, pipe, picture, monkeypatch):
+        monkeypatch.setattr(pipeline, "unet_pass", None)
+        with pytest.raises(ValueError, match="threshold"):
+            pipe(picture, **OPTIONS | {"threshold": 0})
+
+    def test_images(self, pipe, tmp_path):
+        with pytest.raises(FileNotFoundError, match="gone.jpg' is not a file"):
+            pipe(tmp_path / "gone.jpg", **OPTIONS)
+        with pytest.raises(ValueError, match="NaN"):
+            pipe(np.full((4, 4, 3), np.nan), **OPTIONS)
+
+    def test_processors_come_back_after_an_error(self, pipe, picture):
+        before = dict(pipe.unet.attn_processors)
+        with pytest.raises(ValueError, match="weights"):
+            pipe(picture, **OPTIONS | {"weights": "heavy"})
+        assert all(pipe.unet.attn_processors[name] is old for name, old in before.items())
+
+    @pytest.mark.parametrize(
+        ("part", "message"),
+        [
+            ({"unet": torch.nn.Linear(1, 1)}, "unet is a Linear, not a UNet2DConditionModel"),
+            ({"unet": tiny_unet(in_channels=9)}, "unet takes 9 channels and vae makes 4"),
+            ({"vae": tiny_vae(latent_channels=8)}, "unet takes 4 channels and vae makes 8"),
+            ({"text_encoder": tiny_text_encoder(24)}, "width 16 and text_encoder writes 24"),
+            (
+                {
+                    "unet": tiny_unet(
+                        addition_embed_type="text_time",
+                        addition_time_embed_dim=8,
+                        projection_class_embeddings_input_dim=64,
+                    )
+                },
+                "needs inputs besides an image and a prompt .addition_embed_type",
+            ),
+        ],
+    )
+    def test_models_unlike_stable_diffusion(self, components, part, message):
+        with pytest.raises(ValueError, match=message):
+            DiffSegPipeline(**components | part)
+
+
+def test_the_package_is_light_and_knows_its_names():
+    assert diffseg.__version__ == "0.1.0"
+    for name in diffseg.__all__:
+        assert getattr(diffseg, name) is not None
+        assert name in dir(diffseg)
+    with pytest.raises(AttributeError, match="no attribute 'nothing_here'"):
+        diffseg.nothing_here  # noqa: B018

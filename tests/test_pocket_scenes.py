@@ -1,0 +1,126 @@
+"""PocketScenes: the same for ever, truthful, and hard enough."""
+
+import hashlib
+import re
+
+import numpy as np
+import pytest
+from scipy.ndimage import zoom
+from sklearn.cluster import KMeans
+
+from diffseg.metrics import image_score
+from diffseg.pocket import CLASSES, RESERVED_SEED, TUNING_SEED, VALIDATION_SEED, scene
+from diffseg.pocket.catalogue import STUFF, THING_BY_NAME, THINGS
+from diffseg.pocket.latents import _Scenes
+from diffseg.pocket.scenes import MIN_VISIBLE
+
+SEEDS = [*range(12), *range(VALIDATION_SEED, VALIDATION_SEED + 12)]
+
+
+def test_there_are_27_classes():
+    assert len(CLASSES) == len(set(CLASSES)) == 27
+    assert (len(THINGS), len(STUFF)) == (17, 10)
+
+
+def test_same_seed_same_scene():
+    one, two = scene(7), scene(7)
+    assert np.array_equal(one.image, two.image)
+    assert np.array_equal(one.labels, two.labels)
+    assert (one.caption, one.nouns) == (two.caption, two.nouns)
+
+
+def test_other_seed_other_scene():
+    pictures = {np.asarray(scene(seed, 64).image).tobytes() for seed in range(30)}
+    assert len(pictures) == 30
+
+
+# The embedded models were trained on these scenes: a change of the renderer must not go unnoticed. Labels and captions
+# are compared exactly, pictures up to the rounding that differs between processors.
+@pytest.mark.parametrize(
+    ("seed", "digest", "caption", "colour"),
+    [
+        (0, "c1b921476c3fc9bd", "A red bus in a field before a brick wall", (125.106, 118.906, 104.287)),
+        (1_000_000, "8cd567200c146791", "A tree in a field before a forest, with an airplane in the sky", (138.825, 139.244, 94.582)),
+    ],
+)
+def test_scene_is_what_it_always_was(seed, digest, caption, colour):
+    drawn = scene(seed)
+    assert hashlib.sha256(drawn.labels.tobytes()).hexdigest()[:16] == digest
+    assert drawn.caption == caption
+    assert np.asarray(drawn.image).mean((0, 1)) == pytest.approx(colour, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_labels_nouns_and_caption_agree(seed):
+    drawn = scene(seed)
+    assert drawn.image.size == (512, 512) and drawn.labels.shape == (512, 512)
+    visible = {CLASSES[index] for index in np.unique(drawn.labels)}
+    assert visible == set(drawn.nouns)
+    singular = {THING_BY_NAME[name].plural: name for name in THING_BY_NAME}
+    words = [singular.get(word, word) for word in re.findall(r"[a-z]+", drawn.caption.lower())]
+    assert set(drawn.nouns) == set(words) & set(CLASSES)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_everything_named_can_be_seen(seed):
+    shares = np.bincount(scene(seed, 256).labels.ravel(), minlength=27) / 256**2
+    # Visibility is decided at 128 pixels: allow the rounding of outlines.
+    assert shares[shares > 0].min() > 0.8 * MIN_VISIBLE
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_caption_is_english(seed):
+    caption = scene(seed, 64).caption
+    assert caption[0].isupper()
+    assert not re.search(r"\ba [aeiou]|\ban [^aeiou]|  |\b(\w+) \1\b", caption.lower())
+
+
+def test_numbers_go_with_plurals():
+    captions = " ".join(scene(seed, 64).caption.lower() for seed in range(300))
+    plurals = {thing.plural for thing in THINGS}
+    counted = re.findall(r"\b(?:two|three|four) (\w+)", captions)
+    assert counted and set(counted) <= plurals
+
+
+def test_every_class_occurs():
+    seen = {noun for seed in range(400) for noun in scene(seed, 64).nouns}
+    assert seen == set(CLASSES)
+
+
+def test_all_sizes_show_the_same_plan():
+    small, large = scene(3, 128), scene(3, 512)
+    assert small.caption == large.caption
+    assert (zoom(small.labels, 4, order=0) == large.labels).mean() > 0.97
+
+
+def test_labels_follow_the_outlines():
+    """Where a label ends, the picture changes: edges are stronger on outlines than anywhere else."""
+    drawn = scene(5)
+    grey = np.asarray(drawn.image.convert("L"), float)
+    steps = np.abs(np.diff(grey, axis=1))
+    outline = np.diff(drawn.labels.astype(int), axis=1) != 0
+    assert steps[outline].mean() > 5 * steps[~outline].mean()
+
+
+def test_splits_never_meet():
+    assert 0 < TUNING_SEED < VALIDATION_SEED < RESERVED_SEED
+    assert np.array_equal(_Scenes(10, 64)[5][0], scene(5, 64).image)
+    with pytest.raises(ValueError, match="tuning split"):
+        _Scenes(TUNING_SEED + 1, 64)
+
+
+@pytest.mark.parametrize(("seed", "size", "name"), [(-1, 512, "seed=-1"), (0, 100, "size=100"), (0, 32, "size=32")])
+def test_wrong_arguments_are_named(seed, size, name):
+    with pytest.raises(ValueError, match=name):
+        scene(seed, size)
+
+
+def test_colour_alone_is_a_poor_guide():
+    """K-Means on colours, told the true number of segments, stays far below what attention reaches."""
+    scores = []
+    for seed in range(VALIDATION_SEED, VALIDATION_SEED + 40):
+        drawn = scene(seed)
+        pixels = np.asarray(drawn.image.resize((64, 64), 4), float).reshape(-1, 3)
+        clusters = KMeans(len(drawn.nouns), n_init=1, random_state=0).fit_predict(pixels).reshape(64, 64)
+        scores.append(image_score(np.kron(clusters, np.ones((8, 8), int)), drawn.labels)[1])
+    assert np.mean(scores) < 0.60

@@ -1,0 +1,146 @@
+"""The training loop and the recipes, run for a few steps."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from diffseg import DiffSegPipeline
+from diffseg.pocket import loop, scene
+from diffseg.pocket.latents import encode_scenes
+from diffseg.pocket.text import CONTEXT, build_tokenizer
+from diffseg.pocket.train import Recipe, train_pocket_sd
+from diffseg.pocket.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
+from diffseg.pocket.vae import build, to_tensor
+
+
+class _Stop(Exception):
+    """A power cut."""
+
+
+def _fit(folder, steps, stop_at=None, save_seconds=0.0):
+    """Fit a line by the training loop; optionally break off before a step."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+
+    def loss(model, rng, step):
+        if step == stop_at:
+            raise _Stop
+        x = torch.from_numpy(rng.standard_normal((8, 3)).astype(np.float32))
+        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    plan = loop.Plan(steps, warmup=2, ema=0.9, save_seconds=save_seconds)
+    return loop.train(model, [optimizer], loss, plan, folder)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path):
+    whole = _fit(tmp_path / "whole", 60)
+    with pytest.raises(_Stop):
+        _fit(tmp_path / "parts", 60, stop_at=37)
+    parts = _fit(tmp_path / "parts", 60)
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    logs = [pd.read_csv(tmp_path / name / "log.csv")[["step", "loss", "rate"]] for name in ("whole", "parts")]
+    assert logs[0].step.tolist() == logs[1].step.tolist() == [9, 19, 29, 39, 49, 59]
+
+
+def test_loop_learns_and_logs(tmp_path):
+    fitted = _fit(tmp_path, 150)
+    torch.testing.assert_close(fitted.weight, torch.ones(1, 3), atol=0.15, rtol=0)
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert log.loss.iloc[-1] < 0.1 * log.loss.iloc[0]
+    assert log.seconds.is_monotonic_increasing
+
+
+def test_loop_stops_at_nan_and_keeps_the_checkpoint(tmp_path):
+    _fit(tmp_path, 10)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    with pytest.raises(FloatingPointError, match="step 10"):
+        loop.train(model, [optimizer], lambda m, r, s: m.weight.sum() * float("nan"), loop.Plan(12), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_learning_rate_rises_stays_and_falls():
+    plan = loop.Plan(100, warmup=10, cooldown=0.2)
+    rates = [loop.rate(step, plan) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9] == rates[50] == rates[80] == 1 and rates[100] == 0
+    assert rates[90] == pytest.approx(0.5)
+
+
+def test_every_parameter_has_one_optimizer():
+    unet = build_unet()
+    groups = [p for o in loop.muon_and_adamw(unet) for g in o.param_groups for p in g["params"]]
+    assert len(groups) == len({id(p) for p in groups}) == len(list(unet.parameters()))
+
+
+def test_unet_has_the_blocks_of_stable_diffusion():
+    names = [name for name in build_unet().attn_processors if "attn1" in name]
+    places = [name.split("_block")[0] for name in names]
+    assert (len(names), places.count("down"), places.count("mid"), places.count("up")) == (16, 6, 1, 9)
+
+
+def test_snr_weights_follow_the_schedule():
+    scheduler = build_scheduler()
+    steps = torch.tensor([0, 300, 999])
+    kept = scheduler.alphas_cumprod[steps]
+    snr = kept / (1 - kept)
+    torch.testing.assert_close(snr_weights(scheduler, steps), torch.minimum(snr, torch.tensor(MAX_SNR)) / snr)
+
+
+def test_captions_are_dropped_at_the_stated_rate():
+    dropped = drop_captions(np.random.default_rng(0), ["a dog"] * 4000)
+    assert set(dropped) == {"", "a dog"}
+    assert dropped.count("") / 4000 == pytest.approx(0.3, abs=0.03)
+
+
+def test_tokenizer_writes_anything_and_splits_rare_words():
+    tokenizer = build_tokenizer(scene(seed, 64).caption for seed in range(200))
+    for text in ("a red car in a field", "zebra & ñandú 42"):
+        ids = tokenizer(text).input_ids
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+        assert tokenizer.unk_token_id not in ids[1:-1]
+    assert len(tokenizer("dog", padding="max_length").input_ids) == CONTEXT
+    assert len(tokenizer.tokenize("penguin")) > 1
+
+
+def test_autoencoder_starts_as_a_thumbnail():
+    """Before any training the latents already tell colours apart, and the decoder gives them back."""
+    picture = to_tensor(np.asarray(scene(3, 128).image)[None])
+    torch.manual_seed(0)
+    vae = build()
+    with torch.no_grad():
+        output = vae.decode(vae.encode(picture).latent_dist.mean).sample
+    small = nn.functional.avg_pool2d
+    for channel in range(3):
+        pair = torch.stack([small(output, 8)[0, channel].flatten(), small(picture, 8)[0, channel].flatten()])
+        assert torch.corrcoef(pair)[0, 1] > 0.8
+
+
+def test_latents_are_read_again_not_made_again(tmp_path):
+    vae = build()
+    made = encode_scenes(vae, 3, 64, tmp_path, workers=0)
+    again = encode_scenes(build(), 3, 64, tmp_path, workers=0)  # other weights: would give other latents
+    assert made.values.shape == (3, 4, 8, 8)
+    np.testing.assert_array_equal(made.values, again.values)
+    assert again.captions == [scene(seed, 64).caption for seed in range(3)]
+
+
+def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
+    """The whole recipe, some steps of each stage: a folder for DiffSeg and for stock Stable Diffusion."""
+    recipe = Recipe(
+        vae_steps=2, vae_batch=4, small_scenes=8, large_scenes=4, small_steps=2, small_batch=2,
+        large_steps=1, large_batch=1, tuning_scenes=1, captions=50, workers=0,
+    )  # fmt: skip
+    train_pocket_sd(recipe, runs=tmp_path / "runs", target=tmp_path / "model")
+    segmented = DiffSegPipeline.from_pretrained(tmp_path / "model")(scene(0).image)
+    assert segmented.labels.shape == (512, 512)
+    painter = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    painter.set_progress_bar_config(disable=True)
+    drawn = painter("a dog on the grass", num_inference_steps=2, height=64, width=64).images[0]
+    assert drawn.size == (64, 64)
+    log = pd.read_csv(tmp_path / "model" / "training.csv")
+    assert set(log.stage) <= {"vae", "unet-256", "unet-512"}
