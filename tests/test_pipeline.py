@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -216,22 +215,17 @@ class TestLoading:
         for name in ("pocket", None):
             assert DiffSegPipeline.from_pretrained(name).threshold == 0.02
 
-    def test_a_hub_model_is_fetched_without_the_safety_checker(self, saved, monkeypatch):
-        asked = {}
-
-        def download(name, **options):
-            asked.update(options, name=name)
-            return str(saved)
-
-        monkeypatch.setattr(diffusers.StableDiffusionPipeline, "download", download)
-        DiffSegPipeline.from_pretrained("someone/model", revision="main")
-        assert asked == {
-            "name": "someone/model",
-            "revision": "main",
-            "safety_checker": None,
-            "feature_extractor": None,
-            "image_encoder": None,
-        }
+    def test_a_hub_model_comes_from_the_cache_without_its_safety_checker(self, saved, tmp_path):
+        repository = tmp_path / "models--someone--model"
+        snapshot = repository / "snapshots" / "0123abc"
+        shutil.copytree(saved, snapshot)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0123abc")
+        index = json.loads((snapshot / "model_index.json").read_text())
+        index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]  # its weights are not there
+        (snapshot / "model_index.json").write_text(json.dumps(index))
+        pipe = DiffSegPipeline.from_pretrained("someone/model", cache_dir=tmp_path, local_files_only=True)
+        assert pipe.threshold == 0.02
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -20,7 +20,7 @@ from .vae import to_tensor
 class Latents:
     """Encoded scenes."""
 
-    values: Float[np.ndarray, "scenes 4 side side"]  # float16, of unit variance
+    values: Float[np.ndarray, "scenes 4 side side"]  # float16, scaled
     captions: list[str]
 
     def sample(self, rng: np.random.Generator, batch: int) -> tuple[Float[Tensor, "batch 4 side side"], list[str]]:

@@ -12,7 +12,7 @@ from itertools import count
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageStat
 
 from ..paths import data_dir
 from .captions import describe
@@ -23,12 +23,15 @@ from .textures import TONES, smooth_noise
 TUNING_SEED, VALIDATION_SEED, RESERVED_SEED = 900_000, 1_000_000, 2_000_000
 
 #: A plan in which some class covers less than this part of the image is drawn again.
-MIN_VISIBLE = 0.012
+MIN_VISIBLE = 0.02
 
 #: How far apart the two tones of a material lie (1: as in the catalogue), and the dimmest and brightest light. They
 #: are chosen so that K-Means on colours, told the true number of segments, gets about half of a scene right.
-TWO_TONE = 0.38
+TWO_TONE = 0.36
 LIGHT = (0.78, 1.12)
+
+#: How much the parts of a thing keep colours of their own (1: as drawn; 0: one flat colour).
+OWN_COLOURS = 0.4
 
 _UPPER = (  # what is behind the ground: names from far to near, and how often
     (("sky",), 0.24),
@@ -159,7 +162,7 @@ def _place(rng: np.random.Generator, name: str, layers: list[_Layer], places: li
         base = rng.uniform(tops[ground] + 0.04, min(lower, 0.99) + 0.03)
         horizon = min(top for top in tops.values() if top > 0.2)
         nearness = np.clip((base - horizon) / (1 - horizon), 0, 1)
-        height = thing.height * (0.6 + 0.4 * nearness) * rng.uniform(0.85, 1.25)
+        height = thing.height * (0.7 + 0.3 * nearness) * rng.uniform(0.85, 1.25)
     paint = str(rng.choice(list(PAINTS))) if thing.hue is not None else ""
     x = rng.uniform(0.05, 0.95)
     return _Placed(name, ground, x, base, height, bool(rng.random() < 0.5), rng.uniform(-8, 8), paint)
@@ -255,7 +258,7 @@ def _cast_shadow(picture: Image.Image, sprite: Image.Image, corner: tuple[int, i
     """Darken the ground in a soft ellipse under a thing's lower edge, in place."""
     width, height = sprite.width, max(sprite.width // 4, 4)
     across, down = np.ogrid[-1 : 1 : 1j * height, -1 : 1 : 1j * width]
-    dark = (140 * np.clip(1.3 - across**2 - down**2, 0, 1)).astype(np.uint8)
+    dark = (90 * np.clip(1.3 - across**2 - down**2, 0, 1)).astype(np.uint8)
     dark[(across**2 + down**2) > 1] = 0
     shadow = Image.fromarray(dark).filter(ImageFilter.BoxBlur(height / 6))
     picture.paste((20, 20, 30), (corner[0], corner[1] + sprite.height - height // 2 - 1), shadow)
@@ -271,7 +274,9 @@ def _recolour(rng: np.random.Generator, sprite: Image.Image, thing: _Placed) -> 
     gain, strength = rng.uniform(0.75, 1.1), rng.uniform(0.7, 1.15)
     saturation = saturation.point(lambda s: min(round(s * strength), 255))
     value = value.point(lambda v: min(round(v * gain), 255))
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    painted = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    mean = ImageStat.Stat(painted, sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 127))).mean
+    return Image.blend(painted, Image.new("RGB", painted.size, tuple(round(c) for c in mean)), 1 - OWN_COLOURS)
 
 
 def _caption(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed]) -> str:

@@ -6,6 +6,7 @@ image: a scene looks the same at 256 and at 512 pixels.
 """
 
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +22,7 @@ def smooth_noise(rng: np.random.Generator, size: int, rows: int, columns: int) -
     return np.clip(np.asarray(enlarged), 0, 1)
 
 
-def contrast(tone: Tone, gain: float) -> Tone:
+def contrast(tone: Tone, gain: Real) -> Tone:
     """Push tones towards 0 and 1: a slope of `gain` around one half."""
     return np.clip((tone - 0.5) * gain + 0.5, 0, 1)
 
@@ -31,7 +32,7 @@ def _ramp(size: int) -> Float[np.ndarray, " size"]:
     return (np.arange(size, dtype=np.float32) + 0.5) / size
 
 
-def _waves(position: Tone, count: float) -> Tone:
+def _waves(position: Tone, count: Real) -> Tone:
     """Triangle waves, `count` over a unit of `position`: stripes without a transcendental function."""
     return np.abs((position * count) % 1 * 2 - 1)
 
