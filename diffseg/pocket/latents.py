@@ -42,7 +42,7 @@ class _Scenes(Dataset):
 
     def __getitem__(self, seed: int) -> tuple[np.ndarray, str]:
         drawn = scene(seed, self.size)
-        return np.asarray(drawn.image), drawn.caption
+        return np.array(drawn.image), drawn.caption
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     Args:
         recipe: lengths of the stages.
         runs: for checkpoints, latents and logs.
-        target: the model's folder; receives the weights in float16, `diffseg.json` with the threshold, `tuning.csv`
+        target: the model's folder; receives the weights, `diffseg.json` with the threshold, `tuning.csv`
             and `training.csv`.
         device: where to train.
     """
@@ -61,7 +61,11 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     tokenizer = build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
     denoiser = _train_denoiser(recipe, runs, vae, tokenizer, device)
     pipe = DiffSegPipeline(vae, denoiser.text_encoder, tokenizer, denoiser.unet, build_scheduler())
-    pipe.to("cpu", torch.float16).save_pretrained(target)
+    # Half the size on disk. transformers, unlike diffusers, would also load half precision as such: text stays.
+    pipe.to("cpu")
+    pipe.unet.half()
+    pipe.vae.half()
+    pipe.save_pretrained(target)
     _as_stable_diffusion(target)
     _collect_logs(runs).to_csv(target / "training.csv", index=False)
     tune(target, recipe.tuning_scenes)

@@ -1,0 +1,109 @@
+"""The embedded model: complete, small enough, loadable by diffusers alone, and really grouping objects."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from sklearn.cluster import KMeans
+
+from diffseg import DiffSegPipeline, anchor_distances, image_score
+from diffseg.merge import anchor_grid
+from diffseg.paths import data_dir
+from diffseg.pocket import VALIDATION_SEED, scene
+from diffseg.pocket.tune import THRESHOLDS, best_threshold
+
+FOLDER = data_dir() / "models" / "pocket-sd"
+SCENES = 12  # the whole table, on 100, is `python -m diffseg.pocket.train validate`
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return DiffSegPipeline.from_pretrained("pocket")
+
+
+@pytest.fixture(scope="module")
+def segmented(pipe):
+    """(scene, output) of the first validation scenes."""
+    scenes = [scene(VALIDATION_SEED + index) for index in range(SCENES)]
+    return [(drawn, pipe(drawn.image)) for drawn in scenes]
+
+
+def test_folder_is_complete_and_small():
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 40e6
+    index = json.loads((FOLDER / "model_index.json").read_text())
+    assert {"vae", "text_encoder", "tokenizer", "unet", "scheduler"} <= index.keys()
+    assert not list(FOLDER.rglob("*.bin"))  # safetensors only
+
+
+def test_topology_is_that_of_stable_diffusion_v1(pipe):
+    config = pipe.unet.config
+    assert (config.layers_per_block, config.sample_size, config.in_channels) == (2, 64, 4)
+    assert tuple(config.down_block_types) == ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    assert tuple(config.up_block_types) == ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    assert pipe.scheduler.config.beta_schedule == "scaled_linear"
+    assert pipe.tokenizer.model_max_length == 77
+
+
+def test_segments_are_the_scenes_parts(segmented):
+    """Far above chance and above colours: the full measurement is stricter, the sample is small."""
+    scores = np.array([image_score(out.labels, drawn.labels) for drawn, out in segmented])
+    assert scores[:, 0].mean() > 0.8
+    assert scores[:, 1].mean() > 0.6
+
+
+def test_attention_beats_colours_that_know_k(segmented):
+    ours, colours = [], []
+    for drawn, out in segmented:
+        pixels = np.asarray(drawn.image.resize((64, 64), 4), float).reshape(-1, 3)
+        clusters = KMeans(len(drawn.nouns), n_init=2, random_state=0).fit_predict(pixels).reshape(64, 64)
+        ours.append(image_score(out.labels, drawn.labels)[1])
+        colours.append(image_score(np.kron(clusters, np.ones((8, 8), int)), drawn.labels)[1])
+    assert np.mean(ours) > np.mean(colours) + 0.05
+
+
+def test_attention_of_one_class_is_alike(segmented):
+    """The property that DiffSeg lives on: distances within a class are far below those across."""
+    rows, columns = anchor_grid().T
+    for drawn, out in segmented[:4]:
+        small = torch.from_numpy(drawn.labels[4::8, 4::8].astype(np.int64))
+        distances = anchor_distances(out.attention)
+        same = small[rows, columns][:, None] == small.flatten()
+        assert distances[~same].mean() > 2 * distances[same].mean()
+
+
+def test_same_seed_same_masks(pipe, segmented):
+    drawn, out = segmented[0]
+    assert torch.equal(pipe(drawn.image).labels, out.labels)
+
+
+def test_diffusers_alone_paints_from_captions():
+    """Generated latents have the statistics of encoded ones, and the words change the picture."""
+    painter = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)
+    painter.scheduler = DDIMScheduler.from_config(painter.scheduler.config)
+    painter.set_progress_bar_config(disable=True)
+
+    def paint(prompt):
+        generator = torch.Generator().manual_seed(0)
+        picture = painter(prompt, num_inference_steps=12, height=256, width=256, generator=generator).images[0]
+        return np.asarray(picture, float)
+
+    snow, forest = paint("A tractor on the snow under the sky"), paint("A duck on the water in front of a forest")
+    assert snow.std() > 15 and forest.std() > 15  # a picture, not a flat colour
+    assert snow[160:].mean() > forest[160:].mean() + 20  # snow is brighter than water
+
+
+def test_threshold_is_the_one_that_tuning_chose():
+    tuning = pd.read_csv(FOLDER / "tuning.csv")
+    chosen = json.loads((FOLDER / "diffseg.json").read_text())["threshold"]
+    assert tuning.threshold.tolist() == list(THRESHOLDS)
+    assert chosen == best_threshold(tuning)
+
+
+def test_training_is_logged():
+    log = pd.read_csv(FOLDER / "training.csv")
+    last = log.groupby("stage").loss.agg(["first", "last"])
+    assert set(last.index) == {"vae", "unet-256", "unet-512"}
+    assert last.loc["unet-256", "last"] < 0.2 * last.loc["unet-256", "first"]
