@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -12,6 +13,7 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from diffseg import (
     IMAGE_SIZE,
@@ -120,7 +122,8 @@ class DiffSegPipeline(DiffusionPipeline):
             folder = StableDiffusionPipeline.download(folder, **unused, **hub)
         _check_folder(Path(folder))
         kwargs.setdefault("threshold", _read_threshold(Path(folder)))
-        return super().from_pretrained(folder, **kwargs)
+        with _quiet_imports():
+            return super().from_pretrained(folder, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save a folder that `StableDiffusionPipeline` can load too, and diffseg.json in it."""
@@ -248,6 +251,17 @@ class DiffSegPipeline(DiffusionPipeline):
                 f"size={size} must be a positive multiple of {self.size_step} for this model; "
                 f"the paper takes {IMAGE_SIZE}."
             )
+
+
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """No advice to install torchvision: it is for image processors that DiffSeg does not use."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 _HUB_ARGUMENTS = {

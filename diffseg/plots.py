@@ -1,0 +1,397 @@
+"""Figures: arrays in, a matplotlib Figure out.
+
+Every function returns its Figure closed, so that a notebook shows it once, as the value of a
+cell's last line. What draws one picture also takes the `ax` to draw it into. Colours mean the
+same everywhere: a class has one colour, a segment takes that of the class it is matched to or,
+without a truth, one by its rank in area, and attention is drawn in viridis.
+"""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, Protocol, runtime_checkable
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython import get_ipython
+from jaxtyping import Float, Integer, UInt8
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib_inline.config import InlineBackend
+from PIL import Image
+from skimage.color import label2rgb
+from skimage.segmentation import mark_boundaries
+from torch import Tensor
+
+from diffseg.metrics import IGNORE, UNMATCHED, match_segments
+from diffseg.pocket import CLASSES
+
+Picture = Any  # a PIL image, or a uint8 array [h, w, 3] or [h, w]
+Labels = Integer[np.ndarray | Tensor, "h w"]
+Palette = Float[np.ndarray, "n 3"]  # one RGB colour from 0 to 1 per label
+
+# One colour per class, near the natural one where there is one. Found by a search for colours
+# that differ in CIELAB by at least 26, and by at least 14 for red-green-blind eyes. No greys:
+# those are for segments without a class.
+_CLASS_COLOURS = (
+    "#ed4e63", "#fcbd60", "#e721d4", "#6724ff", "#ffc700", "#940042", "#f0879d", "#00429e", "#b93409",
+    "#443200", "#500043", "#d5a6ff", "#605af7", "#bcff4d", "#00686d", "#ff9871", "#0de48d", "#8ccfca",
+    "#938fb8", "#063721", "#954736", "#33b92e", "#ffe4be", "#008de5", "#7d4b95", "#c6ddff", "#d17e00",
+)  # fmt: skip
+# The same, each as different as possible from all before it, so that few are told apart best.
+_BY_CONTRAST = (23, 4, 0, 3, 17, 24, 22, 9, 26, 18, 8, 15, 5, 11, 14, 12, 10, 6, 2, 7, 19, 20, 25, 1, 21, 16, 13)
+_PALETTE = np.array([to_rgb(colour) for colour in _CLASS_COLOURS])
+_UNLABELLED = (1.0, 1.0, 1.0)
+
+_WIDTH = 9.6  # inches: of a figure that fills the page
+_LARGEST = 3.2  # inches: side of a panel
+_TITLE = 0.3  # inches: room for a panel's title
+
+
+@runtime_checkable
+class Segmented(Protocol):
+    """What `show_segmentation` draws; a `DiffSegOutput` is one."""
+
+    labels: Any  # integers [h, w]
+    image: Any  # the picture, h x w
+
+
+def style() -> None:
+    """One look for all notebooks: call it once, in the first cell."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.figsize": (_WIDTH, 3.2),
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",  # comes with matplotlib
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "image.cmap": "viridis",
+            "legend.frameon": False,
+        }
+    )
+    shell = get_ipython()
+    if shell is not None:
+        # Photographs in PNG are five times as large, and notebooks are kept with their figures.
+        inline = InlineBackend.instance(parent=shell)
+        inline.figure_formats = {"jpeg"}
+        inline.print_figure_kwargs = {"bbox_inches": "tight", "pil_kwargs": {"quality": 85, "subsampling": 0}}
+
+
+# ---- colours --------------------------------------------------------------------------------------------------------
+
+
+def class_colours(n: int = len(CLASSES)) -> Palette:
+    """The colours of classes 0 to n - 1, always the same."""
+    return _PALETTE[np.arange(n) % len(_PALETTE)]
+
+
+def colours(n: int) -> Palette:
+    """n colours, the first ones easiest to tell apart; beyond the palette's length they grow paler."""
+    rounds, index = np.divmod(np.arange(n), len(_PALETTE))
+    vivid = _PALETTE[np.array(_BY_CONTRAST)[index]]  # [n, 3]
+    return 1 - (1 - vivid) * 0.6 ** rounds[:, None]
+
+
+def colours_by_area(labels: Labels) -> Palette:
+    """A colour for each segment by its rank in area, so that similar segmentations look alike.
+
+    Raises:
+        ValueError: if there is no segment or a negative id.
+    """
+    areas = np.bincount(_ids(labels).ravel())  # [segments]
+    palette = np.empty((len(areas), 3))
+    palette[np.argsort(-areas, kind="stable")] = colours(len(areas))
+    return palette
+
+
+def match_colours(labels: Labels, truth: Labels, classes: int = len(CLASSES)) -> Palette:
+    """A colour for each segment: its class's, in the one-to-one matching by which it is scored.
+
+    Segments are matched to the classes in the picture such that the most pixels agree (see
+    `metrics.match_segments`). A segment left over is grey: its pixels count as wrong.
+
+    Raises:
+        ValueError: for shapes that differ, negative segments, or classes out of range.
+    """
+    matched = match_segments(labels, truth, classes, protocol="clean")  # [segments]
+    palette = class_colours(classes)[matched]
+    left_over = matched == UNMATCHED
+    palette[left_over] = np.linspace(0.6, 0.35, left_over.sum())[:, None]
+    return palette
+
+
+def legend_of(truth: Labels, names: Sequence[str] = CLASSES) -> dict[str, tuple[float, ...]]:
+    """The name and colour of each class that can be seen, in the order of the classes."""
+    present = np.setdiff1d(_ids(truth, unlabelled=True), IGNORE)
+    _check_range(present, len(names), "truth", f"the {len(names)} names")
+    palette = class_colours(len(names))
+    return {names[label]: tuple(palette[label].tolist()) for label in present}
+
+
+# ---- label maps to pictures -----------------------------------------------------------------------------------------
+
+
+def paint(labels: Labels, palette: Palette | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """The label map as a picture: palette[label] in each pixel, white where the label is -1 or 255.
+
+    Args:
+        labels: segments or classes.
+        palette: None colours segments by area.
+
+    Raises:
+        ValueError: if a label has no colour.
+    """
+    labels = _ids(labels, unlabelled=palette is not None)
+    palette = colours_by_area(labels) if palette is None else palette
+    unlabelled = np.isin(labels, IGNORE) & ((labels < 0) | (labels >= len(palette)))
+    _check_range(labels[~unlabelled], len(palette), "labels", f"the palette of {len(palette)} colours")
+    coloured = palette[np.where(unlabelled, 0, labels)]  # [h, w, 3]
+    coloured[unlabelled] = _UNLABELLED
+    return _to_uint8(coloured)
+
+
+def overlay(
+    image: Picture, labels: Labels, palette: Palette | None = None, alpha: Real = 0.45
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture, tinted by its labels, with a white line where one ends and the next begins.
+
+    Args:
+        image: as large as `labels`.
+        labels: segments or classes, 0 and up.
+        palette: None colours segments by area.
+        alpha: 0 leaves the picture as it is, 1 hides it.
+
+    Raises:
+        ValueError: for sizes that differ, or if a label has no colour.
+    """
+    picture, labels = _rgb(image), _ids(labels)
+    if picture.shape[:2] != labels.shape:
+        raise ValueError(
+            f"image is {picture.shape[0]}x{picture.shape[1]} and labels {labels.shape[0]}x{labels.shape[1]} "
+            "(height x width); they must be equal. Draw on `out.image`, the square that was segmented."
+        )
+    palette = colours_by_area(labels) if palette is None else palette
+    _check_range(labels, len(palette), "labels", f"the palette of {len(palette)} colours")
+    present = np.unique(labels)
+    tinted = label2rgb(labels, picture, colors=palette[present], alpha=alpha, bg_label=-1, saturation=0.6)
+    return _to_uint8(mark_boundaries(tinted, labels, color=(1, 1, 1), mode="thick"))
+
+
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+
+def show_image(image: Picture, title: str = "", ax: Axes | None = None) -> Figure:
+    """One picture without axes."""
+    ax = _grid(1, 1)[1][0] if ax is None else ax
+    ax.imshow(_rgb(image))
+    return _bare(ax, title).figure
+
+
+def show_images(
+    images: Sequence[Picture],
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    legend: Mapping[str, Any] | None = None,
+) -> Figure:
+    """A grid of pictures, row by row.
+
+    Args:
+        images: pictures; turn label maps into pictures with `paint` or `overlay`.
+        titles: one for each picture.
+        columns: None: at most 4.
+        legend: name -> colour, below the pictures; see `legend_of`.
+
+    Raises:
+        ValueError: for no images, fewer than one column, or another number of titles.
+    """
+    if titles is not None and len(images) != len(titles):
+        raise ValueError(f"titles has {len(titles)} entries for {len(images)} images; pass one for each.")
+    figure, axes = _grid(len(images), columns, titles is not None, bool(legend))
+    for ax, image, title in zip(axes, images, titles or [""] * len(images)):
+        show_image(image, title, ax)
+    if legend:
+        _add_legend(figure, legend)
+    return figure
+
+
+def show_segmentation(out: Segmented, truth: Labels | None = None, names: Sequence[str] = CLASSES) -> Figure:
+    """The input, the overlay with boundaries, the segments, and the truth if it is known.
+
+    Args:
+        out: what the pipeline returned.
+        truth: class of each pixel; the segments then take the colours of the classes they are
+            matched to, and grey where none is left for them.
+        names: of the classes.
+
+    Raises:
+        ValueError: for an output without its image, or a truth of another size.
+    """
+    if out.image is None:
+        raise ValueError("out.image is None; hand the picture to `pipe.segment(attention, image=picture)`.")
+    if truth is None:
+        palette, legend = colours_by_area(out.labels), None
+    else:
+        palette, legend = match_colours(out.labels, truth, len(names)), legend_of(truth, names)
+    painted = paint(out.labels, palette)
+    images = [out.image, overlay(out.image, out.labels, palette), painted]
+    titles = ["input", "overlay", _count(len(np.unique(_ids(out.labels))), "segment", "segments")]
+    if truth is not None:
+        images.append(paint(truth, class_colours(len(names))))
+        titles.append(f"truth: {_count(len(legend), 'class', 'classes')}")
+        if (_grey(palette)[np.unique(_ids(out.labels))]).any():
+            legend["(no class left)"] = (0.6, 0.6, 0.6)
+    return show_images(images, titles, legend=legend)
+
+
+def show_truth(truth: Labels, names: Sequence[str] = CLASSES, title: str = "truth", ax: Axes | None = None) -> Figure:
+    """The classes in their fixed colours, with a legend of their names on the right.
+
+    Raises:
+        ValueError: if a class has no name; the values -1 and 255 mean "not labelled".
+    """
+    legend = legend_of(truth, names)
+    figure = show_image(paint(truth, class_colours(len(names))), title, ax)
+    ax = figure.axes[0] if ax is None else ax
+    ax.legend(handles=_handles(legend), loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, frameon=False)
+    return figure
+
+
+def show_attention(
+    maps: Float[np.ndarray | Tensor, "n h w"],
+    image: Picture | None = None,
+    points: Integer[np.ndarray | Tensor, "points 2"] | Sequence[tuple[int, int]] | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Heat maps on one shared scale, in multiples of what even attention would give.
+
+    Args:
+        maps: not negative; `attention[rows, columns]` gives n maps.
+        image: if given, the first panel, with all asked pixels marked and numbered.
+        points: row and column in the maps of the pixel that each map belongs to.
+        titles: one for each map; None numbers them.
+        columns: panels side by side, the picture included; None: at most 4.
+
+    Raises:
+        ValueError: for maps that are negative, NaN or empty, and for another number of points or
+            titles than of maps.
+    """
+    maps = np.asarray(maps, dtype=float)
+    sums = maps.sum(axis=(1, 2), keepdims=True)  # [n, 1, 1]
+    if maps.size == 0 or not ((maps >= 0).all() and (sums > 0).all() and np.isfinite(sums).all()):
+        raise ValueError("maps must be one or more maps of finite numbers that are not negative and not all zero.")
+    titles = [f"pixel {n + 1} looks at" for n in range(len(maps))] if titles is None else titles
+    points = None if points is None else np.asarray(points)
+    for name, given in {"titles": titles, "points": points}.items():
+        if given is not None and len(given) != len(maps):
+            raise ValueError(f"{name} has {len(given)} entries for {len(maps)} maps; pass one for each.")
+
+    relative = maps / sums * maps[0].size
+    figure, axes = _grid(len(maps) + (image is not None), columns)
+    if image is not None:
+        show_image(image, "the picture", axes[0])
+        height, width = _rgb(image).shape[:2]
+        scale = np.array([height, width]) / maps.shape[1:]
+        for number, point in enumerate([] if points is None else points, start=1):
+            _mark(axes[0], (point + 0.5) * scale - 0.5, str(number) if len(maps) > 1 else "")
+    # A few pixels may be far above all others; the scale leaves them out so that the rest is seen.
+    top = np.quantile(relative, 0.995)
+    map_axes = axes[image is not None :]
+    for number, (ax, values, title) in enumerate(zip(map_axes, relative, titles)):
+        drawn = ax.imshow(values, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
+        _bare(ax, title)
+        if points is not None:
+            _mark(ax, points[number])
+    bar = figure.colorbar(drawn, ax=axes, extend="max", shrink=0.8, pad=0.01, aspect=30)
+    bar.set_label("times even attention")
+    return figure
+
+
+# ---- helpers --------------------------------------------------------------------------------------------------------
+
+
+def _grid(
+    panels: int, columns: int | None = None, titled: bool = True, legend: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A closed figure of `panels` square panels, at most a page wide."""
+    columns = min(panels, 4) if columns is None else columns
+    if panels < 1 or columns < 1:
+        raise ValueError(f"nothing to draw: {panels} pictures in {columns} columns.")
+    rows = -(-panels // columns)
+    side = min(_WIDTH / columns, _LARGEST)
+    size = (columns * side, rows * (side + _TITLE * titled) + _TITLE * legend)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    plt.close(figure)  # the caller returns it; left open, a notebook would show it a second time
+    for empty in axes.flat[panels:]:
+        empty.set_axis_off()
+    return figure, list(axes.flat[:panels])
+
+
+def _bare(ax: Axes, title: str) -> Axes:
+    """No ticks, no frame: the pixels are the axes."""
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def _mark(ax: Axes, point: np.ndarray, text: str = "") -> None:
+    """A ring around a pixel (row, column), legible on any ground."""
+    row, column = point
+    outline = [withStroke(linewidth=3, foreground="black")]
+    ax.plot(column, row, "o", mfc="none", mec="white", ms=9, mew=1.5, path_effects=outline)
+    ax.annotate(
+        text, (column, row), (7, 4), textcoords="offset points", color="white", weight="bold", path_effects=outline
+    )
+
+
+def _handles(legend: Mapping[str, Any]) -> list[Patch]:
+    return [Patch(facecolor=colour, edgecolor="0.5", label=name) for name, colour in legend.items()]
+
+
+def _add_legend(figure: Figure, legend: Mapping[str, Any]) -> None:
+    figure.legend(handles=_handles(legend), loc="outside lower center", ncols=min(len(legend), 8), frameon=False)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _grey(palette: Palette) -> np.ndarray:
+    return np.ptp(palette, axis=1) == 0
+
+
+def _rgb(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
+    """A PIL image or a uint8 array as a uint8 RGB array."""
+    array = np.asarray(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise ValueError(
+            f"image is an array of shape {array.shape} and type {array.dtype}; expected a PIL image, or uint8 "
+            "[height, width, 3] or [height, width]. For a label map use `paint`, for attention `show_attention`."
+        )
+    return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
+
+
+def _ids(labels: Labels, unlabelled: bool = False) -> Integer[np.ndarray, "h w"]:
+    """Labels as a numpy array, not empty and (unless -1 may stand for "not labelled") not negative."""
+    labels = np.asarray(labels).astype(np.int64)
+    if labels.size == 0:
+        raise ValueError(f"labels has the shape {labels.shape}; it must not be empty.")
+    if not unlabelled and labels.min() < 0:
+        raise ValueError(f"labels holds {labels.min()}; segment ids start at 0.")
+    return labels
+
+
+def _check_range(labels: np.ndarray, count: int, name: str, what: str) -> None:
+    if labels.size and not (labels.min() >= 0 and labels.max() < count):
+        raise ValueError(f"{name} holds {labels.min()} to {labels.max()}, which {what} does not cover.")
+
+
+def _to_uint8(colour: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    return (255 * colour).round().astype(np.uint8)
