@@ -342,10 +342,18 @@ def _bare(ax: Axes, title: str) -> Axes:
 def _mark(ax: Axes, point: np.ndarray, text: str = "") -> None:
     """A ring around a pixel (row, column), legible on any ground."""
     row, column = point
+    inwards = 1 if column < 0.8 * ax.get_xlim()[1] else -1  # keeps the text in the panel
     outline = [withStroke(linewidth=3, foreground="black")]
     ax.plot(column, row, "o", mfc="none", mec="white", ms=9, mew=1.5, path_effects=outline)
     ax.annotate(
-        text, (column, row), (7, 4), textcoords="offset points", color="white", weight="bold", path_effects=outline
+        text,
+        xy=(column, row),
+        xytext=(7 * inwards, 4),
+        textcoords="offset points",
+        ha="left" if inwards > 0 else "right",
+        color="white",
+        weight="bold",
+        path_effects=outline,
     )
 
 
