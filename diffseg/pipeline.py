@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -122,7 +123,7 @@ class DiffSegPipeline(DiffusionPipeline):
             folder = StableDiffusionPipeline.download(folder, **unused, **hub)
         _check_folder(Path(folder))
         kwargs.setdefault("threshold", _read_threshold(Path(folder)))
-        with _quiet_imports():
+        with _quiet_loading():
             return super().from_pretrained(folder, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
@@ -254,14 +255,17 @@ class DiffSegPipeline(DiffusionPipeline):
 
 
 @contextmanager
-def _quiet_imports() -> Iterator[None]:
-    """No advice to install torchvision: it is for image processors that DiffSeg does not use."""
-    level = transformers_logging.get_verbosity()
+def _quiet_loading() -> Iterator[None]:
+    """No advice to install torchvision, which DiffSeg does not use, and no bar for a load of seconds."""
+    level, bar = transformers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
+        if bar:
+            diffusers_logging.enable_progress_bar()
 
 
 _HUB_ARGUMENTS = {

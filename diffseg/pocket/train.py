@@ -31,13 +31,13 @@ class Recipe:
     vae_steps: int = 340
     vae_batch: int = 16
     small_scenes: int = 8000
-    small_steps: int = 3600
+    small_steps: int = 3500
     small_batch: int = 8
-    large_scenes: int = 1500
-    large_steps: int = 500
-    large_batch: int = 4
-    large_speed: float = 0.3  # learning rate of the last stage, relative to the first
-    tuning_scenes: int = 60
+    large_scenes: int = 1100
+    large_steps: int = 1150
+    large_batch: int = 2
+    large_speed: float = 0.35  # learning rate of the last stage, relative to the first
+    tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
     workers: int = 2
 
