@@ -108,5 +108,5 @@ def test_threshold_is_the_one_that_tuning_chose():
 def test_training_is_logged():
     log = pd.read_csv(FOLDER / "training.csv")
     last = log.groupby("stage").loss.agg(["first", "last"])
-    assert set(last.index) == {"vae", "unet-256", "unet-512"}
+    assert set(last.index) >= {"vae", "unet-256", "unet-512"}
     assert last.loc["unet-256", "last"] < 0.2 * last.loc["unet-256", "first"]

@@ -11,7 +11,7 @@ from diffseg import DiffSegPipeline
 from diffseg.pocket import loop, scene
 from diffseg.pocket.latents import encode_scenes
 from diffseg.pocket.text import CONTEXT, build_tokenizer
-from diffseg.pocket.train import Recipe, train_pocket_sd
+from diffseg.pocket.train import Recipe, improve_pocket_sd, train_pocket_sd
 from diffseg.pocket.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
 from diffseg.pocket.vae import build, to_tensor
 
@@ -142,5 +142,9 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     painter.set_progress_bar_config(disable=True)
     drawn = painter("a dog on the grass", num_inference_steps=2, height=64, width=64).images[0]
     assert drawn.size == (64, 64)
-    log = pd.read_csv(tmp_path / "model" / "training.csv")
-    assert set(log.stage) <= {"vae", "unet-256", "unet-512"}
+
+    before = segmented.attention
+    improve_pocket_sd(recipe, runs=tmp_path / "runs", target=tmp_path / "model")
+    after = DiffSegPipeline.from_pretrained(tmp_path / "model")(scene(0).image).attention
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after.sum((2, 3)), torch.ones(64, 64))

@@ -1,7 +1,7 @@
 """Train the embedded models again: `python -m diffseg.pocket.train all`.
 
 Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about an hour and
-a half on two CPU cores; `--longer 4` trains four times as long.
+a half on two CPU cores; `--longer 4` trains four times as long. `more` goes on from the weights that are there.
 """
 
 import argparse
@@ -60,15 +60,40 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device)
     tokenizer = build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
     denoiser = _train_denoiser(recipe, runs, vae, tokenizer, device)
-    pipe = DiffSegPipeline(vae, denoiser.text_encoder, tokenizer, denoiser.unet, build_scheduler())
+    logs = pd.concat([_log(runs, stage) for stage in ("vae", "unet-256", "unet-512")])
+    _save(DiffSegPipeline(vae, denoiser.text_encoder, tokenizer, denoiser.unet, build_scheduler()), logs, target)
+    tune(target, recipe.tuning_scenes)
+
+
+def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
+    """Train the UNet and text encoder of an existing model on, on large scenes, and save it in its place.
+
+    Args:
+        recipe: `large_*`, `tuning_scenes` and `workers` are used.
+        runs: for checkpoint, latents and log; go on with the same folder after a stop.
+        target: the model's folder, read and written.
+        device: where to train.
+    """
+    pipe = DiffSegPipeline.from_pretrained(target)
+    latents = encode_scenes(pipe.vae, recipe.large_scenes, 512, runs / "latents", recipe.workers)
+    denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
+    denoiser = train_unet(
+        denoiser, pipe.tokenizer, latents, runs / "unet-512-more", recipe.large_steps, recipe.large_batch,
+        recipe.large_speed, device, seed=513,
+    )  # fmt: skip
+    logs = pd.concat([pd.read_csv(target / "training.csv"), _log(runs, "unet-512-more")])
+    _save(DiffSegPipeline(pipe.vae, denoiser.text_encoder, pipe.tokenizer, denoiser.unet, pipe.scheduler), logs, target)
+    tune(target, recipe.tuning_scenes)
+
+
+def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:
     # Half the size on disk. transformers, unlike diffusers, would also load half precision as such: text stays.
     pipe.to("cpu")
     pipe.unet.half()
     pipe.vae.half()
     pipe.save_pretrained(target)
     _as_stable_diffusion(target)
-    _collect_logs(runs).to_csv(target / "training.csv", index=False)
-    tune(target, recipe.tuning_scenes)
+    logs.to_csv(target / "training.csv", index=False)
 
 
 def _train_denoiser(recipe: Recipe, runs: Path, vae: AutoencoderKL, tokenizer, device: str) -> Denoiser:
@@ -94,9 +119,8 @@ def _as_stable_diffusion(target: Path) -> None:
     (target / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _collect_logs(runs: Path) -> pd.DataFrame:
-    logs = {stage: pd.read_csv(runs / stage / "log.csv") for stage in ("vae", "unet-256", "unet-512")}
-    return pd.concat(logs, names=["stage"]).reset_index("stage")
+def _log(runs: Path, stage: str) -> pd.DataFrame:
+    return pd.read_csv(runs / stage / "log.csv").assign(stage=stage)
 
 
 def tune(target: Path, scenes: int) -> float:
@@ -118,7 +142,7 @@ def validate(target: Path, scenes: int) -> pd.Series:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.train", description=__doc__)
-    parser.add_argument("what", choices=["all", "tune", "validate", "restart"])
+    parser.add_argument("what", choices=["all", "restart", "more", "tune", "validate"])
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--target", type=Path, default=data_dir() / "models" / "pocket-sd", help="the model's folder")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
@@ -129,6 +153,8 @@ def main() -> None:
         shutil.rmtree(arguments.runs, ignore_errors=True)
     if arguments.what in ("all", "restart"):
         train_pocket_sd(Recipe().longer(arguments.longer), arguments.runs, arguments.target, arguments.device)
+    elif arguments.what == "more":
+        improve_pocket_sd(Recipe().longer(arguments.longer), arguments.runs, arguments.target, arguments.device)
     elif arguments.what == "tune":
         print("threshold", tune(arguments.target, arguments.scenes))
     if arguments.what != "tune":
