@@ -12,7 +12,7 @@ from ..metrics import image_score
 from ..pipeline import DiffSegPipeline
 from .scenes import scene
 
-#: Thresholds that are tried, in nats: half to fifteen times apart on a logarithmic scale.
+#: Thresholds that are tried, in nats, evenly spaced on a logarithmic scale.
 THRESHOLDS = tuple(float(tau) for tau in np.geomspace(0.02, 1.5, 27).round(3))
 
 
