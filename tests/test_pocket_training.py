@@ -11,7 +11,7 @@ from diffseg import DiffSegPipeline
 from diffseg.pocket import loop, scene
 from diffseg.pocket.latents import encode_scenes
 from diffseg.pocket.text import CONTEXT, build_tokenizer
-from diffseg.pocket.train import Recipe, improve_pocket_sd, train_pocket_sd
+from diffseg.pocket.train import Recipe, Stage, improve_pocket_sd, train_pocket_sd
 from diffseg.pocket.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
 from diffseg.pocket.vae import build, to_tensor
 
@@ -123,17 +123,24 @@ def test_autoencoder_starts_as_a_thumbnail():
 def test_latents_are_read_again_not_made_again(tmp_path):
     vae = build()
     made = encode_scenes(vae, 3, 64, tmp_path, workers=0)
-    again = encode_scenes(build(), 3, 64, tmp_path, workers=0)  # other weights: would give other latents
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = encode_scenes(vae, 3, 64, tmp_path, workers=0)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert made.values.shape == (3, 4, 8, 8)
     np.testing.assert_array_equal(made.values, again.values)
     assert again.captions == [scene(seed, 64).caption for seed in range(3)]
 
 
+def test_latents_of_another_autoencoder_are_not_mistaken(tmp_path):
+    first, second = (encode_scenes(build(), 2, 64, tmp_path, workers=0) for _ in range(2))
+    assert np.abs(first.values.astype(float) - second.values).max() > 0.01
+
+
 def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     """The whole recipe, some steps of each stage: a folder for DiffSeg and for stock Stable Diffusion."""
     recipe = Recipe(
-        vae_steps=2, vae_batch=4, small_scenes=8, large_scenes=4, small_steps=2, small_batch=2,
-        large_steps=1, large_batch=1, tuning_scenes=1, captions=50, workers=0,
+        vae_steps=2, vae_batch=4, unet=(Stage(128, 8, 2, 2), Stage(512, 4, 1, 1)),
+        tuning_scenes=1, captions=50, workers=0,
     )  # fmt: skip
     train_pocket_sd(recipe, runs=tmp_path / "runs", target=tmp_path / "model")
     segmented = DiffSegPipeline.from_pretrained(tmp_path / "model")(scene(0).image)

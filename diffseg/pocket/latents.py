@@ -1,5 +1,6 @@
 """Latents of training scenes, made once and kept on disk, so that the UNet's training never waits for pictures."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +46,20 @@ class _Scenes(Dataset):
         return np.array(drawn.image), drawn.caption
 
 
+def _fingerprint(vae: AutoencoderKL) -> str:
+    """Short digest of the weights: latents of another autoencoder must not be mistaken for this one's."""
+    digest = hashlib.sha256()
+    for weights in vae.state_dict().values():
+        digest.update(weights.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 @torch.no_grad()
 def encode_scenes(vae: AutoencoderKL, number: int, size: int, folder: Path, workers: int = 2) -> Latents:
-    """Encode the first `number` training scenes at `size` pixels, or read them if that was done before."""
-    values, captions = folder / f"latents-{size}-{number}.npy", folder / f"captions-{size}-{number}.csv"
+    """Encode the first `number` training scenes at `size` pixels, or read them if that was done before
+    with the same autoencoder."""
+    name = f"{size}-{number}-{_fingerprint(vae)}"
+    values, captions = folder / f"latents-{name}.npy", folder / f"captions-{name}.csv"
     if not captions.exists():
         folder.mkdir(parents=True, exist_ok=True)
         side = size // 2 ** (len(vae.config.block_out_channels) - 1)

@@ -200,10 +200,15 @@ def _label_map(layers: list[_Layer], placed: list[_Placed], size: int) -> UInt8[
         labels[_region(layer, size)] = CLASSES.index(layer.name)
     canvas = Image.fromarray(labels)
     for thing in placed:
-        sprite, corner = _cut_out(thing, size)
-        solid = sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 127))
-        canvas.paste(CLASSES.index(thing.name), (*corner, corner[0] + sprite.width, corner[1] + sprite.height), solid)
+        _stamp(canvas, thing, CLASSES.index(thing.name))
     return np.array(canvas)
+
+
+def _stamp(canvas: Image.Image, thing: _Placed, value: int) -> None:
+    """Give the pixels that a thing covers one value, in place."""
+    sprite, corner = _cut_out(thing, canvas.width)
+    solid = sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 127))
+    canvas.paste(value, (*corner, corner[0] + sprite.width, corner[1] + sprite.height), solid)
 
 
 def _is_clear(labels: np.ndarray, layers: list[_Layer], placed: list[_Placed]) -> bool:
@@ -214,16 +219,16 @@ def _is_clear(labels: np.ndarray, layers: list[_Layer], placed: list[_Placed]) -
     shares = np.bincount(labels.ravel(), minlength=len(CLASSES)) / labels.size
     if min(shares[list(planned)]) < MIN_VISIBLE:
         return False
-    return all(_is_uncovered(labels, thing, placed[index + 1 :]) for index, thing in enumerate(placed))
+    return all(_is_uncovered(thing, placed[index + 1 :], len(labels)) for index, thing in enumerate(placed))
 
 
-def _is_uncovered(labels: np.ndarray, thing: _Placed, nearer: list[_Placed]) -> bool:
-    size = len(labels)
-    alone = _label_map([], [thing], size) == CLASSES.index(thing.name)
-    if alone.mean() < MIN_VISIBLE:
-        return False
-    covers = [_label_map([], [other], size) == CLASSES.index(other.name) for other in nearer]
-    return not covers or bool((alone & ~np.any(covers, axis=0)).sum() >= 0.6 * alone.sum())
+def _is_uncovered(thing: _Placed, nearer: list[_Placed], size: int) -> bool:
+    canvas = Image.new("L", (size, size), 0)
+    _stamp(canvas, thing, 1)
+    whole = np.count_nonzero(canvas)
+    for other in nearer:
+        _stamp(canvas, other, 0)
+    return bool(whole >= MIN_VISIBLE * size**2 and np.count_nonzero(canvas) >= 0.6 * whole)
 
 
 def _paint(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed], size: int) -> Image.Image:
@@ -258,7 +263,7 @@ def _cast_shadow(picture: Image.Image, sprite: Image.Image, corner: tuple[int, i
     """Darken the ground in a soft ellipse under a thing's lower edge, in place."""
     width, height = sprite.width, max(sprite.width // 4, 4)
     across, down = np.ogrid[-1 : 1 : 1j * height, -1 : 1 : 1j * width]
-    dark = (90 * np.clip(1.3 - across**2 - down**2, 0, 1)).astype(np.uint8)
+    dark = (60 * np.clip(1.3 - across**2 - down**2, 0, 1)).astype(np.uint8)
     dark[(across**2 + down**2) > 1] = 0
     shadow = Image.fromarray(dark).filter(ImageFilter.BoxBlur(height / 6))
     picture.paste((20, 20, 30), (corner[0], corner[1] + sprite.height - height // 2 - 1), shadow)

@@ -1,18 +1,18 @@
 """Train the embedded models again: `python -m diffseg.pocket.train all`.
 
-Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about an hour and
-a half on two CPU cores; `--longer 4` trains four times as long. `more` goes on from the weights that are there.
+Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about three hours
+on two CPU cores; `--longer 4` trains four times as long. `more` goes on from the weights that are there.
 """
 
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL
 
 from ..paths import data_dir
 from ..pipeline import SETTINGS_FILE, DiffSegPipeline
@@ -25,26 +25,42 @@ from .vae import train_vae
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One stretch of the UNet's training, at one size of scene."""
+
+    size: int  # pixels; an eighth of it is the latents' side
+    scenes: int
+    steps: int
+    batch: int
+    speed: float = 1.0  # factor on the learning rates
+
+    def longer(self, factor: float) -> "Stage":
+        """More steps, on correspondingly more scenes."""
+        return replace(self, scenes=round(self.scenes * factor), steps=round(self.steps * factor))
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Lengths of the stages; "small" is 256 pixels (32x32 latents), "large" 512 pixels (64x64)."""
+    """Lengths of all stages. The UNet starts on small scenes, which are quick, and ends on those it will be used on."""
 
     vae_steps: int = 340
     vae_batch: int = 16
-    small_scenes: int = 8000
-    small_steps: int = 3500
-    small_batch: int = 8
-    large_scenes: int = 1100
-    large_steps: int = 1150
-    large_batch: int = 2
-    large_speed: float = 0.35  # learning rate of the last stage, relative to the first
+    unet: tuple[Stage, ...] = (
+        Stage(256, 8000, 3500, 8),
+        Stage(384, 4000, 2000, 4, 0.7),
+        Stage(512, 3000, 1500, 4, 0.5),
+    )
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
     workers: int = 2
 
     def longer(self, factor: float) -> "Recipe":
         """The same recipe with more steps, on correspondingly more scenes."""
-        stretched = ("vae_steps", "small_scenes", "small_steps", "large_scenes", "large_steps")
-        return replace(self, **{name: round(getattr(self, name) * factor) for name in stretched})
+        return replace(
+            self,
+            vae_steps=round(self.vae_steps * factor),
+            unet=tuple(stage.longer(factor) for stage in self.unet),
+        )
 
 
 def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -59,31 +75,44 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     """
     vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device)
     tokenizer = build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
-    denoiser = _train_denoiser(recipe, runs, vae, tokenizer, device)
-    logs = pd.concat([_log(runs, stage) for stage in ("vae", "unet-256", "unet-512")])
-    _save(DiffSegPipeline(vae, denoiser.text_encoder, tokenizer, denoiser.unet, build_scheduler()), logs, target)
+    torch.manual_seed(0)
+    pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
+    _train_unet_in_stages(pipe, recipe.unet, recipe.workers, runs, device)
+    _save(pipe, pd.concat([_log(runs, "vae"), *_unet_logs(runs, recipe.unet)]), target)
     tune(target, recipe.tuning_scenes)
 
 
 def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train the UNet and text encoder of an existing model on, on large scenes, and save it in its place.
+    """Train the UNet and text encoder of an existing model on, in all stages but the first, and save it in its place.
 
     Args:
-        recipe: `large_*`, `tuning_scenes` and `workers` are used.
-        runs: for checkpoint, latents and log; go on with the same folder after a stop.
+        recipe: as for training from nothing.
+        runs: for checkpoints, latents and logs: the same folder to go on after a stop, a new one for another round.
         target: the model's folder, read and written.
         device: where to train.
     """
-    pipe = DiffSegPipeline.from_pretrained(target)
-    latents = encode_scenes(pipe.vae, recipe.large_scenes, 512, runs / "latents", recipe.workers)
-    denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
-    denoiser = train_unet(
-        denoiser, pipe.tokenizer, latents, runs / "unet-512-more", recipe.large_steps, recipe.large_batch,
-        recipe.large_speed, device, seed=513,
-    )  # fmt: skip
-    logs = pd.concat([pd.read_csv(target / "training.csv"), _log(runs, "unet-512-more")])
-    _save(DiffSegPipeline(pipe.vae, denoiser.text_encoder, pipe.tokenizer, denoiser.unet, pipe.scheduler), logs, target)
+    pipe, stages = DiffSegPipeline.from_pretrained(target), recipe.unet[1:]
+    _train_unet_in_stages(pipe, stages, recipe.workers, runs / "more", device)
+    _save(pipe, pd.concat([pd.read_csv(target / "training.csv"), *_unet_logs(runs / "more", stages)]), target)
     tune(target, recipe.tuning_scenes)
+
+
+def _train_unet_in_stages(
+    pipe: DiffSegPipeline, stages: Sequence[Stage], workers: int, runs: Path, device: str
+) -> None:
+    """Train the pipeline's UNet and text encoder, in place, on one size of scene after the other."""
+    for stage in stages:
+        latents = encode_scenes(pipe.vae, stage.scenes, stage.size, runs / "latents", workers)
+        denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
+        denoiser = train_unet(
+            denoiser, pipe.tokenizer, latents, runs / f"unet-{stage.size}", stage.steps, stage.batch, stage.speed,
+            device, seed=stage.size,
+        )  # fmt: skip
+        pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
+
+
+def _unet_logs(runs: Path, stages: Sequence[Stage]) -> list[pd.DataFrame]:
+    return [_log(runs, f"unet-{stage.size}") for stage in stages]
 
 
 def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:
@@ -94,21 +123,6 @@ def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:
     pipe.save_pretrained(target)
     _as_stable_diffusion(target)
     logs.to_csv(target / "training.csv", index=False)
-
-
-def _train_denoiser(recipe: Recipe, runs: Path, vae: AutoencoderKL, tokenizer, device: str) -> Denoiser:
-    """First on small scenes, which is quick, then on large ones, where it will be used."""
-    torch.manual_seed(0)
-    denoiser = Denoiser(build_unet(), build_text_encoder(tokenizer))
-    for size, scenes, steps, batch, speed in (
-        (256, recipe.small_scenes, recipe.small_steps, recipe.small_batch, 1.0),
-        (512, recipe.large_scenes, recipe.large_steps, recipe.large_batch, recipe.large_speed),
-    ):
-        latents = encode_scenes(vae, scenes, size, runs / "latents", recipe.workers)
-        folder = runs / f"unet-{size}"
-        denoiser = train_unet(denoiser, tokenizer, latents, folder, steps, batch, speed, device, seed=size)
-        denoiser.requires_grad_(True)
-    return denoiser.requires_grad_(False)
 
 
 def _as_stable_diffusion(target: Path) -> None:
