@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= $(if $(findstring /,$(DIFFSEG_MODEL)),0,1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks lab test bench pocket refresh format constraints clean
+.PHONY: help setup notebooks lab test bench pocket refresh exercises format constraints clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,12 @@ bench: $(READY) ## time and memory of each stage
 pocket: $(READY) ## train the embedded models again
 	$(PY) -m diffseg.pocket.train all
 
-refresh: $(READY) ## run every notebook and store its outputs in the file
+refresh: $(READY) ## run every notebook, store its outputs in the file, make the exercises anew
 	$(PY) tools/run_notebooks.py --inplace
+	$(PY) tools/make_exercises.py
+
+exercises: $(READY) ## make notebooks/exercises, with the answers taken out, from the notebooks
+	$(PY) tools/make_exercises.py
 
 format: $(READY) ## format and lint, mending what can be mended
 	$(PY) -m ruff format .

@@ -4,13 +4,15 @@ DiffSeg's segments carry numbers, not classes. Before scoring, each image's segm
 one to one to classes so that the most pixels agree.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Integer
+from pandas import DataFrame
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from tqdm.auto import tqdm
 
 CLASSES = 27  # of COCO-Stuff-27, Cityscapes-27 and PocketScenes
 IGNORE = (-1, 255)  # truth values that mean "not labelled"
@@ -136,6 +138,27 @@ def image_score(
     union = overlap.sum(axis=1) - hits
     union[rows] += overlap.sum(axis=0)[columns]
     return float(hits.sum() / overlap.sum()), float((hits / union).mean())
+
+
+def compare(methods: Mapping[str, Callable], cases: Iterable[tuple]) -> DataFrame:
+    """Score several ways to segment on the same cases, one case at a time in memory.
+
+        compare({"tau 0.2": lambda a: pipe.segment(a, threshold=0.2).labels, ...},
+                ((pipe.attend(scene.image), scene.labels) for scene in scenes))
+
+    Args:
+        methods: name -> a function from the input of a case to labels of the truth's size.
+        cases: (input, truth) pairs; a generator keeps only one of them alive.
+
+    Returns:
+        One row per case and method: case, method, accuracy and miou (see `image_score`), segments.
+    """
+    rows = []
+    for number, (given, truth) in enumerate(tqdm(cases, desc="scoring")):
+        for name, method in methods.items():
+            labels = method(given)
+            rows.append((number, name, *image_score(labels, truth), len(np.unique(labels))))
+    return DataFrame(rows, columns=["case", "method", "accuracy", "miou", "segments"])
 
 
 def count_overlap(

@@ -25,7 +25,7 @@ from diffseg import (
     TIMESTEP,
 )
 from diffseg.aggregate import aggregate
-from diffseg.attention import record_attention
+from diffseg.attention import RecordedLayer, record_attention
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor, unet_pass
 from diffseg.images import ImageLike, read_image
 from diffseg.masks import relabel, suppress
@@ -73,7 +73,8 @@ class DiffSegPipeline(DiffusionPipeline):
         out.labels    # [512, 512]
 
     `pipe.to("cuda")`, `dtype=`, `pipe.components` and the rest come from diffusers. The two
-    halves can be called apart, to try many settings on one UNet pass:
+    halves can be called apart, to try many settings on one UNet pass, and `pipe.record` gives the
+    layers one by one:
 
         attention = pipe.attend("photo.jpg")
         out = pipe.segment(attention, threshold=0.8)
@@ -133,6 +134,40 @@ class DiffSegPipeline(DiffusionPipeline):
         (Path(save_directory) / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
 
     @torch.no_grad()
+    def record(
+        self,
+        image: ImageLike,
+        prompt: str = "",
+        timestep: int = TIMESTEP,
+        seed: int = SEED,
+        noise: bool = True,
+        size: int = IMAGE_SIZE,
+        kinds: Sequence[str] = ("self",),
+        heads: str = "mean",
+    ) -> list[RecordedLayer]:
+        """What every attention layer looks at in one UNet pass over the image.
+
+        Args:
+            image, prompt, timestep, seed, noise, size: as in `attend`.
+            kinds, heads: as in `record_attention`.
+
+        Returns:
+            One entry per layer, in the order of the computation, on the model's device.
+
+        Raises:
+            TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
+        """
+        self._check_pass(timestep, size)
+        pixels = to_tensor(read_image(image, size)).to(self._execution_device)
+        latent = encode(self.vae, pixels)
+        if noise:
+            latent = add_noise(latent, self.scheduler, timestep, seed)
+        embedding = embed_prompt(self.tokenizer, self.text_encoder, prompt)
+        with record_attention(self.unet, kinds, heads) as layers:
+            unet_pass(self.unet, latent, timestep, embedding)
+        return layers
+
+    @torch.no_grad()
     def attend(
         self,
         image: ImageLike,
@@ -161,17 +196,8 @@ class DiffSegPipeline(DiffusionPipeline):
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
         """
-        self._check_pass(timestep, size)
-        device = self._execution_device
-        pixels = to_tensor(read_image(image, size)).to(device)
-        latent = encode(self.vae, pixels)
-        if noise:
-            latent = add_noise(latent, self.scheduler, timestep, seed)
-        embedding = embed_prompt(self.tokenizer, self.text_encoder, prompt)
-        with record_attention(self.unet) as layers:
-            unet_pass(self.unet, latent, timestep, embedding)
-        maps = [layer.probs for layer in layers]
-        return aggregate(maps, size=latent.shape[-1], weights=weights).cpu()
+        maps = [layer.probs for layer in self.record(image, prompt, timestep, seed, noise, size)]
+        return aggregate(maps, size=size // self.vae_scale_factor, weights=weights).cpu()
 
     @torch.no_grad()
     def segment(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
-from diffseg.metrics import SegmentationScore, count_overlap, image_score, match_segments
+from diffseg.metrics import SegmentationScore, compare, count_overlap, image_score, match_segments
 
 # Two classes (0, 2) of a world of three, three segments; 10 labelled pixels, 2 ignored.
 #            segment 0  1  2
@@ -161,3 +161,23 @@ def test_options():
         match_segments(PRED, TRUTH, 3, protocol="fair")
     with pytest.raises(ValueError, match="classes=0"):
         SegmentationScore(classes=0)
+
+
+def test_compare_scores_each_method_on_each_case_and_holds_one_case_at_a_time():
+    alive = []
+
+    def cases():
+        for shift in (0, 1):
+            alive.append(shift)
+            yield shift, TRUTH
+            alive.remove(shift)
+
+    def peek(shift):
+        assert alive == [shift]
+        return PRED
+
+    scores = compare({"pred": peek, "truth": lambda shift: TRUTH + shift}, cases())
+    assert scores[["case", "method"]].values.tolist() == [[0, "pred"], [0, "truth"], [1, "pred"], [1, "truth"]]
+    first = scores.iloc[0]
+    assert (first.accuracy, first.miou) == image_score(PRED, TRUTH) and first.segments == len(np.unique(PRED))
+    assert scores[scores.method == "truth"].miou.tolist() == [1, 1]

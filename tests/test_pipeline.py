@@ -12,6 +12,7 @@ from PIL import Image
 
 import diffseg
 from diffseg import DiffSegPipeline, paths, pipeline
+from diffseg.aggregate import aggregate
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor
 
 SIZE = 64  # pixels; 16 latent pixels
@@ -83,6 +84,14 @@ class TestCall:
         assert torch.equal(attention, out.attention)
         assert torch.equal(again.labels, out.labels)
         assert again.image is None
+
+    def test_record_gives_the_layers_that_attend_aggregates(self, pipe, picture):
+        layers = pipe.record(picture, size=SIZE, prompt="a cat", seed=3)
+        attention = aggregate([layer.probs for layer in layers], size=16)
+        assert torch.equal(attention, pipe.attend(picture, size=SIZE, prompt="a cat", seed=3))
+        cross = pipe.record(picture, size=SIZE, kinds=("cross",), heads="all")
+        assert len(cross) == len(layers)
+        assert all(layer.kind == "cross" and len(layer.probs) == layer.heads for layer in cross)
 
     def test_one_unet_pass_and_no_decoding(self, pipe, picture, monkeypatch):
         calls = []
