@@ -25,7 +25,7 @@ from skimage.color import label2rgb
 from skimage.segmentation import mark_boundaries
 from torch import Tensor
 
-from diffseg.metrics import IGNORE, UNMATCHED, match_segments
+from diffseg.metrics import IGNORE, UNMATCHED, image_score, match_segments
 from diffseg.pocket import CLASSES
 
 Picture = Any  # a PIL image, or a uint8 array [h, w, 3] or [h, w]
@@ -44,6 +44,8 @@ _CLASS_COLOURS = (
 _BY_CONTRAST = (23, 4, 0, 3, 17, 24, 22, 9, 26, 18, 8, 15, 5, 11, 14, 12, 10, 6, 2, 7, 19, 20, 25, 1, 21, 16, 13)
 _PALETTE = np.array([to_rgb(colour) for colour in _CLASS_COLOURS])
 _UNLABELLED = (1.0, 1.0, 1.0)
+
+ROWS = ("image", "overlay", "segments", "truth")  # what `show_results` can show
 
 _WIDTH = 9.6  # inches: of a figure that fills the page
 _LARGEST = 3.2  # inches: side of a panel
@@ -246,6 +248,38 @@ def show_segmentation(out: Segmented, truth: Labels | None = None, names: Sequen
         if (_grey(palette)[np.unique(_ids(out.labels))]).any():
             legend["(no class left)"] = (0.6, 0.6, 0.6)
     return show_images(images, titles, legend=legend)
+
+
+def show_results(
+    images: Sequence[Picture], found: Sequence[Labels], truths: Sequence[Labels], rows: Sequence[str] = ROWS
+) -> Figure:
+    """Several results, one column each: segments in the colours of the classes they are matched to.
+
+    Args:
+        images: pictures.
+        found: the segments of each.
+        truths: the classes of each.
+        rows: what to show, from "image", "overlay", "segments" and "truth"; results are titled "accuracy / mIoU".
+
+    Raises:
+        ValueError: for no images, other numbers of results or truths, or an unknown row.
+    """
+    if not len(images) == len(found) == len(truths):
+        raise ValueError(f"{len(images)} images, {len(found)} found and {len(truths)} truths; pass one of each.")
+    if unknown := set(rows) - set(ROWS):
+        raise ValueError(f"rows names {sorted(unknown)}; expected some of {ROWS}.")
+    palettes = [match_colours(labels, truth) for labels, truth in zip(found, truths)]
+    scores = [image_score(labels, truth) for labels, truth in zip(found, truths)]
+    scored = [f"{accuracy:.0%} / {miou:.0%}" for accuracy, miou in scores]
+    panels = {
+        "image": (images, [""] * len(images)),
+        "overlay": ([overlay(*given) for given in zip(images, found, palettes)], scored),
+        "segments": ([paint(*given) for given in zip(found, palettes)], scored),
+        "truth": ([paint(truth, class_colours()) for truth in truths], ["truth"] * len(truths)),
+    }
+    pictures = [picture for row in rows for picture in panels[row][0]]
+    titles = [title for row in rows for title in panels[row][1]]
+    return show_images(pictures, titles, columns=len(images))
 
 
 def show_truth(truth: Labels, names: Sequence[str] = CLASSES, title: str = "truth", ax: Axes | None = None) -> Figure:

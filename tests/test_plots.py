@@ -183,6 +183,16 @@ def test_no_class_left_is_said_only_where_it_is_so(out, truth):
     assert legend_names(figure.legends[0]) == ["car", "sky", "road"]
 
 
+def test_results_stand_in_columns_with_their_scores(picture, segments, truth):
+    figure = plots.show_results([picture] * 2, [segments, torch.zeros_like(segments)], [truth] * 2)
+    titles = [ax.get_title() for ax in figure.axes]
+    share = f"{(truth == ROAD).mean():.0%} / {(truth == ROAD).mean() / 3:.0%}"
+    assert titles == ["", "", "97% / 98%", share, "97% / 98%", share, "truth", "truth"]
+    np.testing.assert_array_equal(drawn(figure.axes[6]), plots.paint(truth, plots.class_colours()))
+    np.testing.assert_array_equal(drawn(figure.axes[4])[0, 0], drawn(figure.axes[6])[0, 0])  # the sky's colour
+    assert len(plots.show_results([picture], [segments], [truth], rows=("segments",)).axes) == 1
+
+
 def test_truth_into_a_given_ax(truth):
     figure, (left, right) = plt.subplots(1, 2)
     plt.close(figure)
@@ -262,6 +272,13 @@ def test_sizes_that_differ(picture, segments, truth):
 def test_errors_say_what_is_wrong(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_results_that_do_not_fit(picture, segments, truth):
+    with pytest.raises(ValueError, match="2 images, 1 found and 1 truths"):
+        plots.show_results([picture] * 2, [segments], [truth])
+    with pytest.raises(ValueError, match=r"rows names \['masks'\]"):
+        plots.show_results([picture], [segments], [truth], rows=("masks",))
 
 
 def test_an_output_without_its_image(out):
