@@ -2,19 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from diffseg import (
     IMAGE_SIZE,
@@ -26,11 +24,14 @@ from diffseg import (
 )
 from diffseg.aggregate import aggregate
 from diffseg.attention import RecordedLayer, record_attention
+from diffseg.captioner import BLIP, Captioner
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor, unet_pass
 from diffseg.images import ImageLike, read_image
 from diffseg.masks import relabel, suppress
 from diffseg.merge import check_settings, merge
-from diffseg.paths import resolve_model
+from diffseg.paths import POCKET, resolve_model
+from diffseg.quiet import quiet_loading
+from diffseg.semantics import Noun, find_nouns, find_tokens, merge_by_word, name_words, noun_maps
 
 SETTINGS_FILE = "diffseg.json"  # beside model_index.json: {"threshold": tau}
 _COMPONENTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -46,12 +47,18 @@ class DiffSegOutput:
         proposals: float32 [P, 64, 64], the map behind each segment; each sums to 1.
         attention: float32 [64, 64, 64, 64]; attention[i, j] sums to 1.
         image: the 512x512 picture that was segmented; None if only attention was given.
+        words: words[id] names mask id; None if no names were asked for, empty if there was no noun to choose from.
+        confidence: float32 [P], from 1 / nouns (chance) to 1, how far each word stands out in its mask.
+        caption: the sentence that the words come from.
     """
 
     labels: Int[Tensor, "height width"]
     proposals: Float[Tensor, "proposals h w"]
     attention: Float[Tensor, "h w h w"]
     image: Image.Image | None = None
+    words: tuple[str, ...] | None = None
+    confidence: Float[Tensor, " proposals"] | None = None
+    caption: str | None = None
 
     def __repr__(self) -> str:
         shares = torch.bincount(self.labels.flatten()) / self.labels.numel()
@@ -62,7 +69,8 @@ class DiffSegOutput:
         )
         image = f", image {self.image.width}x{self.image.height}" if self.image else ""
         segments = f"{len(shares)} segment{'s'[: len(shares) != 1]}"
-        return f"DiffSegOutput({segments}: {largest}{more}; {shapes}{image})"
+        words = f"; words {', '.join(self.words)}" if self.words else ""
+        return f"DiffSegOutput({segments}: {largest}{more}; {shapes}{image}{words})"
 
 
 class DiffSegPipeline(DiffusionPipeline):
@@ -84,6 +92,10 @@ class DiffSegPipeline(DiffusionPipeline):
             scheduler gives the noise schedule only; nothing is sampled.
         threshold: this model's own merging threshold, the default of every call.
 
+    Attributes:
+        captioner: what says words="caption", a `Captioner` or anything from image to sentence. None until it is needed
+            or set; then BLIP, or pocket-blip beside the pocket model.
+
     Raises:
         ValueError: if the components are not those of a Stable Diffusion v1 or v2 model.
     """
@@ -99,6 +111,8 @@ class DiffSegPipeline(DiffusionPipeline):
             scheduler=scheduler,
         )
         self.threshold = float(threshold)
+        self.captioner: Callable[[Image.Image], str] | None = None
+        self._captioner_name = BLIP
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike | None = None, **kwargs) -> "DiffSegPipeline":
@@ -124,8 +138,11 @@ class DiffSegPipeline(DiffusionPipeline):
             folder = StableDiffusionPipeline.download(folder, **unused, **hub)
         _check_folder(Path(folder))
         kwargs.setdefault("threshold", _read_threshold(Path(folder)))
-        with _quiet_loading():
-            return super().from_pretrained(folder, **kwargs)
+        with quiet_loading():
+            pipe = super().from_pretrained(folder, **kwargs)
+        if folder == resolve_model(POCKET):
+            pipe._captioner_name = POCKET
+        return pipe
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save a folder that `StableDiffusionPipeline` can load too, and diffseg.json in it."""
@@ -243,8 +260,16 @@ class DiffSegPipeline(DiffusionPipeline):
         weights: str | Mapping[int, Real] = "layer",
         remove_merged: bool = True,
         size: int = IMAGE_SIZE,
+        words: str | Sequence[str] | None = None,
+        prompted_masks: bool = False,
     ) -> DiffSegOutput:
-        """Segment an image: `attend`, then `segment`, where the arguments are described.
+        """Segment an image: `attend`, then `segment`, where the other arguments are described.
+
+        Args:
+            words: None: masks only. A list of nouns: each mask gets the one whose cross-attention is strongest in it,
+                and masks of one noun become one (Eq. 11). "caption": the nouns of a caption of the image.
+            prompted_masks: False: the masks come from a pass with `prompt`, as in the paper; True: with the caption
+                or the list of words as the prompt, as in the released code.
 
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy;
@@ -254,8 +279,33 @@ class DiffSegPipeline(DiffusionPipeline):
         tau = self.threshold if threshold is None else threshold
         check_settings(size // self.vae_scale_factor, points, iterations, tau)
         picture = read_image(image, size)
+        given, nouns, tokens = ("", [], []) if words is None else self._vocabulary(picture, words)
+        prompt = given if prompted_masks and nouns else prompt
         attention = self.attend(picture, prompt, timestep, seed, noise, weights, size)
-        return self.segment(attention, points, iterations, tau, remove_merged, size, picture)
+        out = self.segment(attention, points, iterations, tau, remove_merged, size, picture)
+        if words is not None:
+            out.words, out.caption = (), given
+        if nouns:
+            layers = self.record(picture, given, timestep, seed, noise, size, kinds=("cross",))
+            named = merge_by_word(out.labels, out.proposals, noun_maps(layers, tokens, size).cpu())
+            out.labels, out.proposals, kept, out.confidence = named
+            out.words = tuple(nouns[index].word for index in kept)
+        return out
+
+    def _vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> tuple[str, list[Noun], list[list[int]]]:
+        """The prompt, its nouns, and the tokens of each noun."""
+        if isinstance(words, str) and words != "caption":
+            raise ValueError(f"words={words!r} must be 'caption', a list of nouns such as ['car', 'road'], or None.")
+        if words == "caption":
+            if self.captioner is None:
+                self.captioner = Captioner.from_pretrained(self._captioner_name)
+            prompt = self.captioner(picture)
+            nouns = find_nouns(prompt)
+        else:
+            prompt, nouns = name_words(words)
+        if not nouns:
+            warnings.warn(f"the caption {prompt!r} has no noun: the masks stay without names.", stacklevel=3)
+        return prompt, nouns, find_tokens(self.tokenizer, prompt, nouns)
 
     @property
     def vae_scale_factor(self) -> int:
@@ -278,20 +328,6 @@ class DiffSegPipeline(DiffusionPipeline):
                 f"size={size} must be a positive multiple of {self.size_step} for this model; "
                 f"the paper takes {IMAGE_SIZE}."
             )
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """No advice to install torchvision, which DiffSeg does not use, and no bar for a load of seconds."""
-    level, bar = transformers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            diffusers_logging.enable_progress_bar()
 
 
 _HUB_ARGUMENTS = {

@@ -10,7 +10,7 @@ from scipy.ndimage import zoom
 
 from diffseg.pocket import CLASSES, RESERVED_SEED, TUNING_SEED, VALIDATION_SEED, scene
 from diffseg.pocket.catalogue import STUFF, THING_BY_NAME, THINGS
-from diffseg.pocket.latents import _Scenes
+from diffseg.pocket.pictures import Scenes
 from diffseg.pocket.scenes import MIN_VISIBLE
 
 SEEDS = [*range(12), *range(VALIDATION_SEED, VALIDATION_SEED + 12)]
@@ -108,9 +108,9 @@ def test_labels_follow_the_outlines():
 
 def test_splits_never_meet():
     assert 0 < TUNING_SEED < VALIDATION_SEED < RESERVED_SEED
-    assert np.array_equal(_Scenes(10, 64)[5][0], scene(5, 64).image)
+    assert np.array_equal(Scenes(10, 64)[5][0], scene(5, 64).image)
     with pytest.raises(ValueError, match="tuning split"):
-        _Scenes(TUNING_SEED + 1, 64)
+        Scenes(TUNING_SEED + 1, 64)
 
 
 @pytest.mark.parametrize(("seed", "size", "name"), [(-1, 512, "seed=-1"), (0, 100, "size=100"), (0, 32, "size=32")])

@@ -10,10 +10,10 @@ import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .scenes import TUNING_SEED, scene
+from .pictures import Scenes
 from .vae import to_tensor
 
 
@@ -28,22 +28,6 @@ class Latents:
         """Random scenes with their captions."""
         chosen = np.sort(rng.choice(len(self.values), batch, replace=False))
         return torch.from_numpy(self.values[chosen].astype(np.float32)), [self.captions[i] for i in chosen]
-
-
-class _Scenes(Dataset):
-    """Pictures and captions of the training seeds 0, 1, ..."""
-
-    def __init__(self, number: int, size: int) -> None:
-        if number > TUNING_SEED:
-            raise ValueError(f"number={number} scenes reach into the tuning split: pass at most {TUNING_SEED}")
-        self.number, self.size = number, size
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, seed: int) -> tuple[np.ndarray, str]:
-        drawn = scene(seed, self.size)
-        return np.array(drawn.image), drawn.caption
 
 
 def _fingerprint(vae: AutoencoderKL) -> str:
@@ -64,9 +48,9 @@ def encode_scenes(vae: AutoencoderKL, number: int, size: int, folder: Path, work
         folder.mkdir(parents=True, exist_ok=True)
         side = size // 2 ** (len(vae.config.block_out_channels) - 1)
         stored = np.lib.format.open_memmap(values, "w+", np.float16, (number, 4, side, side))
-        loader = DataLoader(_Scenes(number, size), batch_size=8, num_workers=workers)
+        loader = DataLoader(Scenes(number, size), batch_size=8, num_workers=workers)
         said: list[str] = []
-        for pictures, batch_captions in tqdm(loader, desc=f"encoding at {size}", mininterval=5):
+        for pictures, _, batch_captions in tqdm(loader, desc=f"encoding at {size}", mininterval=5):
             inputs = to_tensor(pictures.numpy()).to(vae.device)
             with torch.autocast(vae.device.type, torch.bfloat16):
                 means = vae.encode(inputs).latent_dist.mean.float()

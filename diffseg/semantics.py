@@ -1,0 +1,185 @@
+"""Semantics: names for masks, from a caption's nouns and cross-attention (Sec. 9.8, Eq. 7 to 11)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from textwrap import shorten
+
+import nltk
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from nltk.tokenize import NLTKWordTokenizer
+from textblob import Word
+from textblob.en.taggers import PatternTagger
+from torch import Tensor
+
+from diffseg import IMAGE_SIZE
+from diffseg.attention import RecordedLayer
+from diffseg.masks import relabel
+
+_TAGGER_DATA = "taggers/averaged_perceptron_tagger_eng/"
+_LEADS = (["in"], ["on"], ["at"], ["to"])
+_PLACES = {"back", "bottom", "center", "centre", "end", "front", "left", "middle", "right", "side", "top"}
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A noun and every place where it stands in a text.
+
+    Attributes:
+        word: singular and in small letters; neighbouring nouns are one: "brick wall".
+        spans: [start, end) in characters, one for each time it is said.
+    """
+
+    word: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def find_nouns(text: str) -> list[Noun]:
+    """The nouns of a caption, in the order of their first places.
+
+    Not counted are nouns that only say where something is, as "front" in "in front of". The tagger is NLTK's, as in the
+    paper, if its data has been downloaded (`nltk.download("averaged_perceptron_tagger_eng")`), else TextBlob's, which
+    needs none.
+    """
+    spans = list(NLTKWordTokenizer().span_tokenize(text))
+    words = [text[start:end].lower() for start, end in spans]
+    tags = [tag if tag.startswith("NN") and word.isalpha() else "" for word, tag in _tag(words)]
+    counted = [bool(tag) and not _is_preposition(words, index) for index, tag in enumerate(tags)]
+    found: dict[str, list[tuple[int, int]]] = {}
+    for is_noun, run in groupby(range(len(words)), counted.__getitem__):
+        if is_noun:
+            *before, last = indices = list(run)
+            head = str(Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
+            name = " ".join([*(words[index] for index in before), head])
+            found.setdefault(name, []).append((spans[indices[0]][0], spans[last][1]))
+    return [Noun(name, tuple(places)) for name, places in found.items()]
+
+
+def name_words(words: Sequence[str]) -> tuple[str, list[Noun]]:
+    """A prompt that names the words of a vocabulary, and where each stands in it.
+
+    Raises:
+        ValueError: for no words, an empty or a repeated one.
+    """
+    cleaned = [word.strip() for word in words]
+    if not cleaned or not all(cleaned) or len(set(cleaned)) < len(cleaned):
+        raise ValueError(f"words={list(words)!r} must be one or more different words, none of them empty.")
+    starts = [sum(len(word) + 2 for word in cleaned[:index]) for index in range(len(cleaned))]
+    return ", ".join(cleaned), [
+        Noun(word, ((start, start + len(word)),)) for word, start in zip(cleaned, starts, strict=True)
+    ]
+
+
+def find_tokens(tokenizer, text: str, nouns: Sequence[Noun]) -> list[list[int]]:
+    """The tokens that spell each noun: indices into the prompt as the text encoder gets it.
+
+    A word may be several tokens, so its place among the words says nothing about its tokens: the rule "index of
+    the word plus one" fails after the first word that is split. The tokenizer knows the characters of each token.
+
+    Args:
+        tokenizer: of the diffusion model; a fast one, which knows offsets.
+        text: the prompt.
+        nouns: with places in `text`.
+
+    Raises:
+        ValueError: if a noun lies beyond the tokenizer's context.
+    """
+    offsets = tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False).offset_mapping
+    limit = tokenizer.model_max_length - 1  # the last place belongs to the end marker
+    tokens = []
+    for noun in nouns:
+        own = [
+            index
+            for index, (first, last) in enumerate(offsets)
+            if any(first < end and start < last for start, end in noun.spans)
+        ]
+        if not own or own[-1] >= limit:
+            raise ValueError(
+                f"the noun {shorten(noun.word, 40)!r} does not fit: the prompt has {len(offsets)} tokens with its two markers, and "
+                f"the model reads {tokenizer.model_max_length}. Pass fewer or shorter words."
+            )
+        tokens.append(own)
+    return tokens
+
+
+def noun_maps(
+    layers: Sequence[RecordedLayer], tokens: Sequence[Sequence[int]], size: int = IMAGE_SIZE
+) -> Float[Tensor, "nouns size size"]:
+    """Where each noun is looked for: cross-attention summed over layers, each map normalised over space (Eq. 9, 10).
+
+    Args:
+        layers: recorded with kinds=("cross",), with the prompt that the tokens belong to.
+        tokens: of each noun; those of one noun are averaged.
+        size: side of the maps, pixels.
+
+    Raises:
+        ValueError: without cross-attention layers or nouns.
+    """
+    layers = [layer for layer in layers if layer.kind == "cross"]
+    if not layers or not tokens:
+        raise ValueError(
+            f"layers has {len(layers)} cross-attention layers and tokens {len(tokens)} nouns; both need one."
+        )
+    total = torch.zeros(len(tokens), size, size, device=layers[0].probs.device)
+    for layer in layers:
+        probs = layer.probs.mean(0) if layer.probs.ndim == 3 else layer.probs  # [queries, keys]
+        maps = torch.stack([probs[:, own].mean(dim=1) for own in tokens])
+        maps = rearrange(maps, "n (h w) -> 1 n h w", h=layer.size)
+        total += F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)[0]
+    return total / total.sum(dim=(1, 2), keepdim=True)
+
+
+def label_scores(labels: Int[Tensor, "h w"], maps: Float[Tensor, "nouns h w"]) -> Float[Tensor, "masks nouns"]:
+    """The mean of each noun's map inside each mask: the prediction vectors of Eq. 11, per pixel.
+
+    Dividing by the mask's area, which Eq. 11 does not, changes no argmax and makes masks comparable.
+    """
+    masks = int(labels.max()) + 1
+    flat = rearrange(maps, "n h w -> (h w) n")
+    sums = torch.zeros(masks, len(maps), device=maps.device).index_add_(0, labels.flatten(), flat)
+    return sums / torch.bincount(labels.flatten(), minlength=masks).clamp(min=1)[:, None]
+
+
+def merge_by_word(
+    labels: Int[Tensor, "h w"], proposals: Float[Tensor, "masks side side"], maps: Float[Tensor, "nouns h w"]
+) -> tuple[Int[Tensor, "h w"], Float[Tensor, "words side side"], list[int], Float[Tensor, " words"]]:
+    """Give each mask the noun with the largest score, and make masks of one noun into one mask.
+
+    Args:
+        labels: masks 0, 1, ... without gaps.
+        proposals: the map behind each mask.
+        maps: of the nouns, see `noun_maps`.
+
+    Returns:
+        labels: masks 0, 1, ... in the order of their nouns.
+        proposals: the mean of the merged ones, by area.
+        kept: kept[new mask] = noun.
+        confidence: the noun's score in the new mask, divided by the sum of all nouns' scores there: 1 / nouns is
+            chance, 1 is certainty.
+    """
+    winners = label_scores(labels, maps).argmax(dim=1)  # [masks]
+    merged, kept = relabel(winners[labels])
+    areas = torch.bincount(labels.flatten()).to(proposals.dtype)
+    members = (winners[None, :] == kept[:, None]) * areas  # [words, masks]
+    joined = torch.einsum("wm, mij -> wij", members / members.sum(dim=1, keepdim=True), proposals)
+    scores = label_scores(merged, maps)
+    own = scores[torch.arange(len(kept)), kept]
+    return merged, joined, kept.tolist(), own / scores.sum(dim=1)
+
+
+def _tag(words: list[str]) -> list[tuple[str, str]]:
+    """Each word with its Penn tag."""
+    try:
+        nltk.data.find(_TAGGER_DATA)
+    except LookupError:
+        return PatternTagger().tag(" ".join(words), tokenize=False)
+    return nltk.pos_tag(words)
+
+
+def _is_preposition(words: list[str], index: int) -> bool:
+    """Whether a noun is part of a preposition, as in "in front of" or "on the left of"."""
+    before = [word for word in words[max(index - 2, 0) : index] if word != "the"]
+    return words[index] in _PLACES and before[-1:] in _LEADS and words[index + 1 : index + 2] == ["of"]
