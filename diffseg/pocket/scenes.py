@@ -27,11 +27,11 @@ MIN_VISIBLE = 0.02
 
 #: How far apart the two tones of a material lie (1: as in the catalogue), and the dimmest and brightest light. They
 #: are chosen so that K-Means on colours, told the true number of segments, gets about half of a scene right.
-TWO_TONE = 0.36
-LIGHT = (0.78, 1.12)
+TWO_TONE = 0.4
+LIGHT = (0.82, 1.1)
 
 #: How much the parts of a thing keep colours of their own (1: as drawn; 0: one flat colour).
-OWN_COLOURS = 0.4
+OWN_COLOURS = 0.2
 
 _UPPER = (  # what is behind the ground: names from far to near, and how often
     (("sky",), 0.24),

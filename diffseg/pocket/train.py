@@ -48,7 +48,7 @@ class Recipe:
     unet: tuple[Stage, ...] = (
         Stage(256, 8000, 3500, 8),
         Stage(384, 4000, 2000, 4, 0.7),
-        Stage(512, 3000, 1500, 4, 0.5),
+        Stage(512, 2400, 1500, 4, 0.5),
     )
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
