@@ -116,6 +116,18 @@ def merge(
     Raises:
         ValueError: naming the argument that makes no sense.
     """
+    return merge_passes(attention, points, iterations, threshold, remove_merged, distances)[-1]
+
+
+def merge_passes(
+    attention: Float[Tensor, "side side side side"],
+    points: int = POINTS,
+    iterations: int = ITERATIONS,
+    threshold: Real | Sequence[Real] = THRESHOLD,
+    remove_merged: bool = True,
+    distances: Float[Tensor, "anchors positions"] | None = None,
+) -> list[Float[Tensor, "_ side side"]]:
+    """The proposals after every pass of `merge`, which takes the same arguments and returns the last of these."""
     size = check_attention(attention)
     thresholds = check_settings(size, points, iterations, threshold)
     if distances is None:
@@ -126,11 +138,11 @@ def merge(
             f"{[points**2, size**2]}; use anchor_distances(attention, points={points})."
         )
     maps = rearrange(attention, "i j k l -> (i j) (k l)").float()
-    proposals = average(distances < thresholds[0], maps)
+    passes = [average(distances < thresholds[0], maps)]
     for tau in thresholds[1:]:
-        near = symmetric_kl(proposals, proposals) < tau
-        proposals = average(greedy_groups(near, remove_merged), proposals)
-    return rearrange(proposals, "p (k l) -> p k l", k=size)
+        near = symmetric_kl(passes[-1], passes[-1]) < tau
+        passes.append(average(greedy_groups(near, remove_merged), passes[-1]))
+    return [rearrange(proposals, "p (k l) -> p k l", k=size) for proposals in passes]
 
 
 def greedy_groups(near: Bool[Tensor, "n n"], remove_merged: bool = True) -> Bool[Tensor, "groups n"]:

@@ -13,6 +13,7 @@ from diffseg.merge import (
     full_precision,
     greedy_groups,
     merge,
+    merge_passes,
     symmetric_kl,
 )
 
@@ -166,6 +167,17 @@ class TestMerge:
     def test_one_number_means_the_same_for_each_pass(self):
         attention = attention_of_objects(6, 3, 0)
         assert torch.equal(merge(attention, 3, 2, threshold=0.3), merge(attention, 3, 2, threshold=[0.3, 0.3]))
+
+    @pytest.mark.parametrize("remove_merged", [True, False])
+    def test_every_pass_is_what_merge_returns_if_it_stops_there(self, remove_merged):
+        attention = attention_of_objects(6, 4, seed=6, noise=0.9)
+        thresholds = [1.2, 0.4, 0.8]
+        passes = merge_passes(attention, 3, 3, thresholds, remove_merged)
+        assert len(passes) == 3 and len(passes[0]) == 9  # pass 1 leaves a proposal per anchor
+        for number, proposals in enumerate(passes, start=1):
+            expected = oracles.merge(attention.numpy(), 3, thresholds[:number], remove_merged)
+            np.testing.assert_allclose(proposals, expected, rtol=1e-4, atol=1e-8)
+        assert torch.equal(merge(attention, 3, 3, thresholds, remove_merged), passes[-1])
 
     def test_distances_at_hand_change_nothing(self):
         attention = attention_of_objects(6, 3, 0)
