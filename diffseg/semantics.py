@@ -98,8 +98,8 @@ def find_tokens(tokenizer, text: str, nouns: Sequence[Noun]) -> list[list[int]]:
         ]
         if not own or own[-1] >= limit:
             raise ValueError(
-                f"the noun {shorten(noun.word, 40)!r} does not fit: the prompt has {len(offsets)} tokens with its two markers, and "
-                f"the model reads {tokenizer.model_max_length}. Pass fewer or shorter words."
+                f"the noun {shorten(noun.word, 40)!r} does not fit: the prompt has {len(offsets)} tokens with its "
+                f"two markers, and the model reads {tokenizer.model_max_length}. Pass fewer or shorter words."
             )
         tokens.append(own)
     return tokens

@@ -4,6 +4,7 @@ nbval compares nothing in a cell without an execution count, so the first check 
 Each check takes a notebook and returns complaints; each is also shown a notebook that it must complain about.
 """
 
+import ast
 import re
 import subprocess
 import sys
@@ -111,6 +112,36 @@ def test_names_give_the_order():
         )
         numbers.append(match.group(1))
     assert len(set(numbers)) == len(numbers), f"two notebooks share a number: {numbers}"
+
+
+# ---- nothing is written twice ---------------------------------------------------------------------------------------
+
+RUN = 4  # lines in a row that two notebooks must not share
+
+
+def lessons(notebook):
+    """Code of the text itself: without the first cell, which sets up, and without solutions of exercises."""
+    return [cell.source for cell in code_cells(notebook)[1:] if "solution" not in cell.metadata.get("tags", [])]
+
+
+def definitions(notebook):
+    nodes = (node for source in lessons(notebook) for node in ast.parse(source).body)
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def runs(notebook):
+    """Every RUN lines in a row of a cell, layout aside."""
+    cells = [[line for line in map(str.strip, source.splitlines()) if line] for source in lessons(notebook)]
+    return {tuple(lines[start : start + RUN]) for lines in cells for start in range(len(lines) - RUN + 1)}
+
+
+@pytest.mark.parametrize("found_in", [definitions, runs])
+def test_nothing_is_written_in_two_notebooks(found_in):
+    first = {}
+    for path in NOTEBOOKS:
+        for found in found_in(nbformat.read(path, as_version=4)):
+            assert found not in first, f"{found} is in {first[found]} and in {path.stem}: move it to diffseg"
+            first[found] = path.stem
 
 
 # ---- the checks themselves ------------------------------------------------------------------------------------------

@@ -6,12 +6,17 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
+from transformers import BlipForConditionalGeneration
 
 from diffseg import DiffSegPipeline
+from diffseg.captioner import Captioner
 from diffseg.pocket import loop, scene
+from diffseg.pocket.blip import caption_rates, patch_classes
+from diffseg.pocket.catalogue import THING_BY_NAME
 from diffseg.pocket.latents import encode_scenes
+from diffseg.pocket.pictures import draw_scenes
 from diffseg.pocket.text import CONTEXT, build_tokenizer
-from diffseg.pocket.train import Recipe, Stage, improve_pocket_sd, train_pocket_sd
+from diffseg.pocket.train import Recipe, Stage, improve_pocket_sd, train_pocket_blip, train_pocket_sd
 from diffseg.pocket.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
 from diffseg.pocket.vae import build, to_tensor
 
@@ -155,3 +160,31 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     after = DiffSegPipeline.from_pretrained(tmp_path / "model")(scene(0).image).attention
     assert not torch.equal(before, after)
     torch.testing.assert_close(after.sum((2, 3)), torch.ones(64, 64))
+
+
+def test_recipe_gives_a_captioner_that_transformers_loads(tmp_path):
+    recipe = Recipe(blip_scenes=8, blip_steps=2, blip_batch=4, captions=8, workers=0)
+    train_pocket_blip(recipe, tmp_path / "runs", tmp_path / "pocket-blip")
+    assert isinstance(BlipForConditionalGeneration.from_pretrained(tmp_path / "pocket-blip"), nn.Module)
+    rates = caption_rates(Captioner.from_pretrained(tmp_path / "pocket-blip"), [0, 1])
+    visible = [len(set(scene(seed).nouns) & THING_BY_NAME.keys()) for seed in (0, 1)]
+    assert rates.visible.tolist() == visible and (rates.named <= rates.visible).all()
+    again = draw_scenes(8, 128, tmp_path / "runs" / "pictures")  # read, not drawn again
+    np.testing.assert_array_equal(again.images[3], np.asarray(scene(3, 128).image))
+    np.testing.assert_array_equal(again.labels[3], scene(3, 128).labels)
+
+
+def test_caption_rates_count_things():
+    drawn = scene(1)
+    (thing, *others) = [name for name in drawn.nouns if name in THING_BY_NAME]
+    rates = caption_rates(lambda image: f"A {thing} and a spoon beside a zebra, a rocket and the sky", [1]).iloc[0]
+    assert rates.visible == 1 + len(others)
+    assert rates.named == 1 + ("rocket" in others)
+    assert rates.absent == ("rocket" not in drawn.nouns)
+
+
+def test_classes_of_patches():
+    labels = np.zeros((1, 16, 16), np.uint8)
+    labels[0, :8, 8:] = 3
+    labels[0, 8:, :8] = 5
+    assert patch_classes(labels, 8).tolist() == [[0, 3, 5, 0]]

@@ -1,18 +1,21 @@
 """pocket-blip: a small BLIP that says what can be seen in a scene, and its training."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import (
     BertTokenizer,
     BlipConfig,
@@ -23,9 +26,11 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from .catalogue import CLASSES
+from ..semantics import find_nouns
+from .catalogue import CLASSES, THING_BY_NAME
 from .loop import Plan, muon_and_adamw, train
 from .pictures import Pictures
+from .scenes import scene
 
 SIDE, PATCH, WIDTH, HEADS = 128, 8, 160, 5
 VISION_LAYERS, TEXT_LAYERS = 6, 3
@@ -128,3 +133,19 @@ def train_blip(
             return model(*(tensor.to(device) for tensor in given)).float()
 
     return train(reader, muon_and_adamw(reader, 0.01, 1e-3), loss, Plan(steps, ema=0.998), folder).blip
+
+
+def caption_rates(captioner: Callable[[Image.Image], str], seeds: Iterable[int]) -> pd.DataFrame:
+    """What the captions of scenes name and miss, things only.
+
+    Returns:
+        One row per scene: seed, caption, visible, named (of the visible ones), absent (named, but not there).
+    """
+    rows = []
+    for seed in tqdm(list(seeds), desc="captioning"):
+        drawn = scene(seed)
+        caption = captioner(drawn.image)
+        said = {noun.word for noun in find_nouns(caption)} & THING_BY_NAME.keys()
+        visible = set(drawn.nouns) & THING_BY_NAME.keys()
+        rows.append((seed, caption, len(visible), len(said & visible), len(said - visible)))
+    return pd.DataFrame(rows, columns=["seed", "caption", "visible", "named", "absent"])

@@ -14,9 +14,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from ..captioner import Captioner
 from ..paths import data_dir
 from ..pipeline import SETTINGS_FILE, DiffSegPipeline
+from .blip import SIDE, build_processor, caption_rates, train_blip
 from .latents import encode_scenes
+from .pictures import draw_scenes
 from .scenes import TUNING_SEED, VALIDATION_SEED, scene
 from .text import build_text_encoder, build_tokenizer
 from .tune import best_threshold, sweep
@@ -50,6 +53,9 @@ class Recipe:
         Stage(384, 4000, 2000, 4, 0.7),
         Stage(512, 2400, 1500, 4, 0.5),
     )
+    blip_scenes: int = 24000
+    blip_steps: int = 3000
+    blip_batch: int = 32
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
     workers: int = 2
@@ -59,6 +65,8 @@ class Recipe:
         return replace(
             self,
             vae_steps=round(self.vae_steps * factor),
+            blip_scenes=round(self.blip_scenes * factor),
+            blip_steps=round(self.blip_steps * factor),
             unet=tuple(stage.longer(factor) for stage in self.unet),
         )
 
@@ -95,6 +103,23 @@ def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "c
     _train_unet_in_stages(pipe, stages, recipe.workers, runs / "more", device)
     _save(pipe, pd.concat([pd.read_csv(target / "training.csv"), *_unet_logs(runs / "more", stages)]), target)
     tune(target, recipe.tuning_scenes)
+
+
+def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
+    """Train the captioner and save it as a transformers folder with its processor, in half precision.
+
+    Args:
+        recipe: `blip_*`, `captions` and `workers` are used.
+        runs: for checkpoint, pictures and log.
+        target: the model's folder; receives `training.csv` too.
+        device: where to train.
+    """
+    pictures = draw_scenes(recipe.blip_scenes, SIDE, runs / "pictures", recipe.workers)
+    processor = build_processor(pictures.captions[: recipe.captions])
+    blip = train_blip(pictures, processor, runs / "blip", recipe.blip_steps, recipe.blip_batch, device)
+    blip.to("cpu").half().save_pretrained(target)
+    processor.save_pretrained(target)
+    _log(runs, "blip").to_csv(target / "training.csv", index=False)
 
 
 def _train_unet_in_stages(
@@ -153,26 +178,39 @@ def validate(target: Path, scenes: int) -> pd.Series:
     return scores[["threshold", "accuracy", "miou", "segments"]].mean()
 
 
+def validate_captions(target: Path, scenes: int) -> pd.Series:
+    """On the first validation scenes: how many of the visible things are named, how many of the named are not there."""
+    seeds = range(VALIDATION_SEED, VALIDATION_SEED + scenes)
+    sums = caption_rates(Captioner.from_pretrained(target), seeds).sum(numeric_only=True)
+    return pd.Series({"named": sums.named / sums.visible, "absent": sums.absent / (sums.named + sums.absent)})
+
+
 def main() -> None:
     """The command line."""
+    models = data_dir() / "models"
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.train", description=__doc__)
-    parser.add_argument("what", choices=["all", "restart", "more", "tune", "validate"])
+    parser.add_argument("what", choices=["all", "restart", "more", "tune", "validate", "blip"])
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
-    parser.add_argument("--target", type=Path, default=data_dir() / "models" / "pocket-sd", help="the model's folder")
+    parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
     parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
-    if arguments.what == "restart":
-        shutil.rmtree(arguments.runs, ignore_errors=True)
-    if arguments.what in ("all", "restart"):
-        train_pocket_sd(Recipe().longer(arguments.longer), arguments.runs, arguments.target, arguments.device)
-    elif arguments.what == "more":
-        improve_pocket_sd(Recipe().longer(arguments.longer), arguments.runs, arguments.target, arguments.device)
-    elif arguments.what == "tune":
-        print("threshold", tune(arguments.target, arguments.scenes))
-    if arguments.what != "tune":
-        print(validate(arguments.target, arguments.scenes).round(4).to_string())
+    given = parser.parse_args()
+    recipe, painter, speaker = Recipe().longer(given.longer), given.models / "pocket-sd", given.models / "pocket-blip"
+    if given.what == "restart":
+        shutil.rmtree(given.runs, ignore_errors=True)
+    if given.what in ("all", "restart"):
+        train_pocket_sd(recipe, given.runs, painter, given.device)
+    if given.what == "more":
+        improve_pocket_sd(recipe, given.runs, painter, given.device)
+    if given.what == "tune":
+        print("threshold", tune(painter, given.scenes))
+    if given.what in ("all", "restart", "blip"):
+        train_pocket_blip(recipe, given.runs, speaker, given.device)
+    if given.what in ("all", "restart", "more", "validate"):
+        print(validate(painter, given.scenes).round(4).to_string())
+    if given.what in ("all", "restart", "validate", "blip"):
+        print(validate_captions(speaker, given.scenes).round(4).to_string())
 
 
 if __name__ == "__main__":
