@@ -242,6 +242,16 @@ def test_runner_refuses_a_missing_file(tmp_path, capsys):
     assert "no such notebook" in capsys.readouterr().err
 
 
+def test_pages_fold_the_solutions(tmp_path):
+    source = 'def double(x):\n    return 2 * x\n\n\nprint("was it right")'
+    nb = notebook(cell(source, 1, [printed("was it right")], ["solution"]), cell("1 + 1", 2))
+    run_notebooks.write_html(nb, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    fold = page[page.index("<details><summary>Solution") : page.index("</details>")]
+    assert "return" in fold and "was it right" not in page
+    assert code_cells(nb)[0].source == source, "the notebook itself must not change"
+
+
 # ---- nbval ----------------------------------------------------------------------------------------------------------
 
 

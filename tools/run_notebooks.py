@@ -8,6 +8,7 @@ A notebook that fails does not stop the others; the exit status is 1 if one did.
 """
 
 import argparse
+import copy
 import os
 import sys
 import time
@@ -17,8 +18,10 @@ import nbformat
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from make_exercises import folded, is_solution
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat.v4 import new_markdown_cell
 from tqdm import tqdm
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -80,11 +83,14 @@ def explain(notebook, error: Exception) -> str:
 
 
 def write_html(notebook, path: Path) -> None:
-    """Write one page with its pictures inside."""
+    """Write one page with its figures inside and the solutions of its exercises folded."""
     from nbconvert import HTMLExporter  # slow to import
 
-    body, _ = HTMLExporter(embed_images=True).from_notebook_node(
-        notebook, resources={"metadata": {"name": path.stem, "path": str(NOTEBOOKS)}}
+    page = copy.copy(notebook)
+    page.cells = [new_markdown_cell(folded(cell.source)) if is_solution(cell) else cell for cell in notebook.cells]
+    # Not embed_images: it parses each piece of HTML alone, and so would close <details> before what it folds.
+    body, _ = HTMLExporter().from_notebook_node(
+        page, resources={"metadata": {"name": path.stem, "path": str(NOTEBOOKS)}}
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(body, encoding="utf-8")
