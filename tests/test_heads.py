@@ -1,7 +1,9 @@
 """The divergence of heads against its definition."""
 
+import itertools
 import math
 
+import numpy as np
 import oracles
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffseg import heads
-from diffseg.heads import head_divergence
+from diffseg.heads import averaging_loss, class_distances, divergence_map, head_divergence
 from diffseg.merge import symmetric_kl
 
 
@@ -39,8 +41,16 @@ def test_two_heads_and_one_query_are_the_merging_distance():
 def test_blocks_of_queries_join(monkeypatch):
     probs = random_heads(3, 10, 6)
     whole = head_divergence(probs)
+    lost = averaging_loss(probs)
     monkeypatch.setattr(heads, "_BLOCK", 3 * 6 * 4)
     assert head_divergence(probs) == pytest.approx(whole, rel=1e-5)
+    assert averaging_loss(probs) == pytest.approx(lost, rel=1e-5)
+
+
+def test_map_is_the_divergence_of_each_query_alone():
+    probs = random_heads(4, 5, 9)
+    alone = [head_divergence(probs[:, [query]]) for query in range(5)]
+    assert divergence_map(probs).tolist() == pytest.approx(alone, rel=1e-5)
 
 
 def test_by_hand():
@@ -57,6 +67,43 @@ def test_order_of_heads_does_not_matter_and_equal_heads_agree(n_heads, seed):
     assert head_divergence(probs[:1].repeat(n_heads, 1, 1)) == pytest.approx(0, abs=1e-5)
 
 
-def test_one_head_has_nobody_to_differ_from():
+@pytest.mark.parametrize("statistic", [head_divergence, divergence_map, averaging_loss])
+def test_one_head_has_nobody_to_differ_from(statistic):
     with pytest.raises(ValueError, match=r"shape \[1, 4, 9\].*Record with heads='all'"):
-        head_divergence(random_heads(1, 4, 9))
+        statistic(random_heads(1, 4, 9))
+
+
+# ---- averaging_loss -------------------------------------------------------------------------------------------------
+
+
+def test_loss_is_the_mean_divergence_from_the_mean():
+    probs = random_heads(3, 4, 8).double().numpy()
+    expected = np.mean([[oracles.kl(p, mean) for p, mean in zip(head, probs.mean(0))] for head in probs])
+    assert averaging_loss(torch.from_numpy(probs)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_loss_of_equal_and_of_disjoint_heads():
+    assert averaging_loss(random_heads(1, 5, 7).repeat(4, 1, 1)) == pytest.approx(0, abs=1e-6)
+    disjoint = torch.eye(4)[:, None]  # four heads, each looks at a key of its own
+    assert averaging_loss(disjoint) == pytest.approx(math.log(4), rel=1e-5)
+
+
+# ---- class_distances ------------------------------------------------------------------------------------------------
+
+
+def test_class_distances_are_means_over_pairs():
+    probs, classes = random_heads(2, 6, 9), torch.tensor([0, 1, 0, 2, 1, 0])
+    pairs = {True: [], False: []}
+    for head in probs.double().numpy():
+        for i, j in itertools.permutations(range(6), 2):
+            distance = (oracles.kl(head[i], head[j]) + oracles.kl(head[j], head[i])) / 2
+            pairs[bool(classes[i] == classes[j])].append(distance)
+    expected = np.mean(pairs[True]), np.mean(pairs[False])
+    assert class_distances(probs, classes) == pytest.approx(expected, rel=1e-4)
+
+
+def test_class_distances_without_such_a_pair():
+    same, other = class_distances(random_heads(2, 3, 4), torch.tensor([7, 7, 7]))
+    assert same > 0 and math.isnan(other)
+    same, other = class_distances(random_heads(2, 3, 4), torch.arange(3))
+    assert math.isnan(same) and other > 0

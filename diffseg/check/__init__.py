@@ -3,6 +3,30 @@
 Every check is a `Check`. The modules of this package go with one notebook each; names below are loaded from them.
 """
 
+from ._aggregating import layer_weights, map_at, tile, upsample_map
 from ._exercise import Case, Check, Mistake, NotYet
+from ._heads import averaging_loss, head_divergence, kl
+from ._masks import binary_masks, count_pieces, relabel, suppress
+from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
 
-__all__ = ["Case", "Check", "Mistake", "NotYet"]
+__all__ = [
+    "Case",
+    "Check",
+    "Mistake",
+    "NotYet",
+    "averaging_loss",
+    "binary_masks",
+    "count_pieces",
+    "head_divergence",
+    "kl",
+    "layer_weights",
+    "linked_groups",
+    "map_at",
+    "merge_by_size",
+    "relabel",
+    "suppress",
+    "symmetric_kl",
+    "tile",
+    "unseen",
+    "upsample_map",
+]

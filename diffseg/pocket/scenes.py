@@ -28,10 +28,10 @@ MIN_VISIBLE = 0.02
 #: How far apart the two tones of a material lie (1: as in the catalogue), and the dimmest and brightest light. They
 #: are chosen so that K-Means on colours, told the true number of segments, gets about half of a scene right.
 TWO_TONE = 0.4
-LIGHT = (0.82, 1.1)
+LIGHT = (0.88, 1.08)
 
 #: How much the parts of a thing keep colours of their own (1: as drawn; 0: one flat colour).
-OWN_COLOURS = 0.2
+OWN_COLOURS = 0.12
 
 _UPPER = (  # what is behind the ground: names from far to near, and how often
     (("sky",), 0.24),
@@ -144,7 +144,7 @@ def _place_things(
     places = set(grounds) | ({"sky"} if layers[0].name == "sky" else set())
     names = [thing.name for thing in THINGS if thing.places & places]
     chosen = [str(name) for name in rng.permutation(names)[:number]]
-    if rng.random() < 0.15:  # now and then a flock: the second thing is of the first one's kind
+    if rng.random() < 0.08:  # now and then a flock: the second thing is of the first one's kind
         chosen = [*chosen[:1], *chosen[: number - 1]]
     placed = [_place(rng, name, layers, sorted(THING_BY_NAME[name].places & places)) for name in chosen]
     return sorted(placed, key=lambda thing: (thing.ground != "sky", thing.base))  # far to near
@@ -263,7 +263,7 @@ def _cast_shadow(picture: Image.Image, sprite: Image.Image, corner: tuple[int, i
     """Darken the ground in a soft ellipse under a thing's lower edge, in place."""
     width, height = sprite.width, max(sprite.width // 4, 4)
     across, down = np.ogrid[-1 : 1 : 1j * height, -1 : 1 : 1j * width]
-    dark = (60 * np.clip(1.3 - across**2 - down**2, 0, 1)).astype(np.uint8)
+    dark = (45 * np.clip(1.3 - across**2 - down**2, 0, 1)).astype(np.uint8)
     dark[(across**2 + down**2) > 1] = 0
     shadow = Image.fromarray(dark).filter(ImageFilter.BoxBlur(height / 6))
     picture.paste((20, 20, 30), (corner[0], corner[1] + sprite.height - height // 2 - 1), shadow)
