@@ -6,6 +6,7 @@ Every check is a `Check`. The modules of this package go with one notebook each;
 from ._aggregating import layer_weights, map_at, tile, upsample_map
 from ._exercise import Case, Check, Mistake, NotYet
 from ._heads import averaging_loss, head_divergence, kl
+from ._hooking import attention_bytes, attention_probabilities, mean_of_heads, received_attention
 from ._masks import binary_masks, count_pieces, relabel, suppress
 from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
 
@@ -14,6 +15,8 @@ __all__ = [
     "Check",
     "Mistake",
     "NotYet",
+    "attention_bytes",
+    "attention_probabilities",
     "averaging_loss",
     "binary_masks",
     "count_pieces",
@@ -22,7 +25,9 @@ __all__ = [
     "layer_weights",
     "linked_groups",
     "map_at",
+    "mean_of_heads",
     "merge_by_size",
+    "received_attention",
     "relabel",
     "suppress",
     "symmetric_kl",
