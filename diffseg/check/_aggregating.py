@@ -1,6 +1,7 @@
 """Checks of notebook 03: weights of the layers, upsampling, tiling, the aggregated map of one place."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from ._exercise import Case, Check, Mistake, distributions
 # ---- layer_weights --------------------------------------------------------------------------------------------------
 
 
-def _shares(values: Sequence[float]) -> list[float]:
+def _shares(values: Sequence[Real]) -> list[float]:
     return [value / sum(values) for value in values]
 
 
@@ -100,7 +101,7 @@ upsample_map = Check(
 # ---- tile -----------------------------------------------------------------------------------------------------------
 
 
-def _tile(maps: Float[Tensor, "s s k l"], size: int) -> Float[Tensor, "size size k l"]:
+def _tile(maps: Float[Tensor, "_ _ k l"], size: int) -> Float[Tensor, "_ _ k l"]:
     factor = size // len(maps)
     return maps.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
 
@@ -142,7 +143,7 @@ tile = Check(
 # ---- map_at ---------------------------------------------------------------------------------------------------------
 
 
-def _map_at(maps: Sequence[Float[Tensor, "q q"]], row: int, column: int, size: int) -> Float[Tensor, "{size} {size}"]:
+def _map_at(maps: Sequence[Float[Tensor, "_ _"]], row: int, column: int, size: int) -> Float[Tensor, "side side"]:
     return aggregate.aggregate(maps, size)[row, column]
 
 

@@ -142,7 +142,7 @@ class Check:
             return f"your result has the shape {list(mine.shape)}, expected {list(right.shape)}"
         if np.isnan(mine).any() and not np.isnan(right).any():
             return "your result holds NaN: is there a logarithm of 0, or a division by 0?"
-        wrong = ~np.isclose(mine, right, rtol=self.rtol, atol=self.atol)
+        wrong = ~np.isclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True)
         if not wrong.any():
             return ""
         place = tuple(int(index) for index in np.argwhere(wrong)[0])

@@ -131,7 +131,7 @@ attention_bytes = Check(
     "attention_bytes",
     lambda sides, heads: 4 * _numbers(sides, heads),
     cases=[
-        Case("one layer of 2x2 places with 1 head", ([2], 1)),
+        Case("one layer of 3x3 places with 1 head", ([3], 1)),
         Case("two layers, 8x8 and 4x4, with 2 heads", ([8, 4], 2)),
         Case("no layers", ([], 8)),
         Case("the five layers of 64x64 of Stable Diffusion v1", ([64] * 5, 8)),
