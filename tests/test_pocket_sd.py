@@ -36,6 +36,7 @@ def test_folder_is_complete_and_small():
     index = json.loads((FOLDER / "model_index.json").read_text())
     assert {"vae", "text_encoder", "tokenizer", "unet", "scheduler"} <= index.keys()
     assert not list(FOLDER.rglob("*.bin"))  # safetensors only
+    assert not [file for file in FOLDER.rglob("*.json") if "_name_or_path" in file.read_text()]  # of who trained it
 
 
 def test_topology_is_that_of_stable_diffusion_v1(pipe):

@@ -51,7 +51,7 @@ class Recipe:
     unet: tuple[Stage, ...] = (
         Stage(256, 8000, 3500, 8),
         Stage(384, 4000, 2000, 4, 0.7),
-        Stage(512, 2400, 1000, 4, 0.5),
+        Stage(512, 3000, 2500, 4, 0.5),
     )
     blip_scenes: int = 24000
     blip_steps: int = 3000
@@ -152,10 +152,14 @@ def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:
 
 def _as_stable_diffusion(target: Path) -> None:
     """Let the folder say that it is a StableDiffusionPipeline, so that diffusers alone can load it."""
-    index = json.loads((target / "model_index.json").read_text())
-    index["_class_name"] = "StableDiffusionPipeline"
-    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
-    (target / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    for file in (target / "model_index.json", *target.glob("*/config.json")):
+        settings = json.loads(file.read_text())
+        settings.pop("_name_or_path", None)  # where an earlier version was loaded from
+        if file.parent == target:
+            settings["_class_name"] = "StableDiffusionPipeline"
+            settings |= {name: [None, None] for name in ("safety_checker", "feature_extractor")}
+            settings["requires_safety_checker"] = False
+        file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _log(runs: Path, stage: str) -> pd.DataFrame:

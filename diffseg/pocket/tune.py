@@ -35,6 +35,6 @@ def sweep(pipe: DiffSegPipeline, seeds: Iterable[int], thresholds: Sequence[floa
 
 
 def best_threshold(scores: pd.DataFrame) -> float:
-    """The threshold with the highest mean mIoU, smoothed over its two neighbours against luck."""
-    means = scores.groupby("threshold").miou.mean()
+    """The threshold with the highest mean of accuracy and mIoU, smoothed over its two neighbours against luck."""
+    means = scores.groupby("threshold")[["accuracy", "miou"]].mean().mean(axis=1)
     return float(means.rolling(3, center=True, min_periods=1).mean().idxmax())
