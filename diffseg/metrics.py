@@ -12,7 +12,8 @@ from jaxtyping import Float, Integer
 from pandas import DataFrame
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from diffseg.progress import progress
 
 CLASSES = 27  # of COCO-Stuff-27, Cityscapes-27 and PocketScenes
 IGNORE = (-1, 255)  # truth values that mean "not labelled"
@@ -154,7 +155,7 @@ def compare(methods: Mapping[str, Callable], cases: Iterable[tuple]) -> DataFram
         One row per case and method: case, method, accuracy and miou (see `image_score`), segments.
     """
     rows = []
-    for number, (given, truth) in enumerate(tqdm(cases, desc="scoring")):
+    for number, (given, truth) in enumerate(progress(cases, "scoring")):
         for name, method in methods.items():
             labels = method(given)
             rows.append((number, name, *image_score(labels, truth), len(np.unique(labels))))

@@ -84,14 +84,14 @@ def test_diffusers_alone_paints_from_captions():
 
     def paint(prompt):
         generator = torch.Generator().manual_seed(0)
-        picture = painter(prompt, num_inference_steps=12, height=256, width=256, generator=generator).images[0]
+        picture = painter(prompt, num_inference_steps=12, generator=generator).images[0]
         return np.asarray(picture, float)
 
     tractor, duck = paint("A tractor on the snow under the sky"), paint("A duck on the water in front of a forest")
     for picture in (tractor, duck):
-        cells = picture.reshape(32, 8, 32, 8, 3).mean((1, 3))  # one per latent pixel
+        cells = picture.reshape(64, 8, 64, 8, 3).mean((1, 3))  # one per latent pixel
         steps = np.abs(np.diff(cells, axis=0)).mean(), np.abs(np.diff(cells, axis=1)).mean()
-        assert cells.std() > 10 and max(steps) < 0.5 * cells.std()
+        assert cells.std() > 10 and max(steps) < 0.75 * cells.std()  # of white noise: 1.13 times
     assert np.abs(tractor - duck).mean() > 2
 
 

@@ -15,7 +15,6 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import (
     BertTokenizer,
     BlipConfig,
@@ -26,6 +25,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from ..progress import progress
 from ..semantics import find_nouns
 from .catalogue import CLASSES, THING_BY_NAME
 from .loop import Plan, muon_and_adamw, train
@@ -142,7 +142,7 @@ def caption_rates(captioner: Callable[[Image.Image], str], seeds: Iterable[int])
         One row per scene: seed, caption, visible, named (of the visible ones), absent (named, but not there).
     """
     rows = []
-    for seed in tqdm(list(seeds), desc="captioning"):
+    for seed in progress(list(seeds), "captioning"):
         drawn = scene(seed)
         caption = captioner(drawn.image)
         said = {noun.word for noun in find_nouns(caption)} & THING_BY_NAME.keys()

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ..masks import suppress
 from ..merge import anchor_distances, merge
 from ..metrics import image_score
 from ..pipeline import DiffSegPipeline
+from ..progress import progress
 from .scenes import scene
 
 #: Thresholds that are tried, in nats, evenly spaced on a logarithmic scale.
@@ -23,7 +23,7 @@ def sweep(pipe: DiffSegPipeline, seeds: Iterable[int], thresholds: Sequence[floa
         One row per scene and threshold: seed, threshold, accuracy, miou (of that image), segments.
     """
     rows = []
-    for seed in tqdm(list(seeds), desc="scoring scenes"):
+    for seed in progress(list(seeds), "scoring scenes"):
         drawn = scene(seed)
         attention = pipe.attend(drawn.image)
         distances = anchor_distances(attention)

@@ -1,0 +1,14 @@
+"""A bar for long work, in a terminal and in a notebook."""
+
+import os
+from collections.abc import Iterable
+
+from tqdm.auto import tqdm
+
+
+def progress(steps: Iterable, about: str) -> Iterable:
+    """The steps, with a bar while they are taken; none where TQDM_DISABLE is set, as under CI.
+
+    In a notebook tqdm itself does not look at that variable.
+    """
+    return tqdm(steps, desc=about, disable=os.environ.get("TQDM_DISABLE", "") not in ("", "0"))
