@@ -272,3 +272,21 @@ def test_nbval_compares_outputs(run_nbval, stored, outcome):
     """Strict comparison is on: a stored output that the cell does not print fails the run; stderr may differ."""
     source = "import sys\nprint(1 + 1)\nprint('warning', file=sys.stderr)"
     assert run_nbval(notebook(cell(source, 1, [printed(stored)]))) == outcome
+
+
+# ---- formulas on pages ----------------------------------------------------------------------------------------------
+
+
+def test_formulas_are_drawn_without_a_script():
+    drawn = run_notebooks.with_formulas("Of `$HOME` and\n```\n$x$\n```\nand $x^2$, and\n\n$$y = \\sum_k p_k$$\n")
+    assert "`$HOME`" in drawn and "```\n$x$\n```" in drawn
+    assert drawn.count("<math") == 2 and drawn.count('display="block"') == 1
+    assert "<msup><mi>x</mi><mn>2</mn></msup>" in drawn
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_formula_is_drawn(path):
+    texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    drawn = "\n".join(run_notebooks.with_formulas(text) for text in texts)
+    assert "$" not in re.sub(r"```.*?```|`[^`]*`", "", drawn, flags=re.DOTALL)
+    assert "\\" not in "".join(re.findall(r"<math.*?</math>", drawn, re.DOTALL))  # no command that was not understood

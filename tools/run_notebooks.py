@@ -10,6 +10,7 @@ A notebook that fails does not stop the others; the exit status is 1 if one did.
 import argparse
 import copy
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,8 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# Code, which is left alone, or a displayed formula, or one in the text.
+FORMULA = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$([^$]+?)\$", re.DOTALL)
 FAILURES = (CellExecutionError, CellTimeoutError, DeadKernelError)
 
 
@@ -82,12 +85,26 @@ def explain(notebook, error: Exception) -> str:
     return f"cell {number} of {len(notebook.cells)} (`{first_line}`) failed\n{reason}"
 
 
+def with_formulas(source: str) -> str:
+    """Markdown whose LaTeX has become MathML, which browsers draw without a script from the network."""
+    from latex2mathml.converter import convert
+
+    def drawn(match: re.Match) -> str:
+        code, displayed, inline = match.groups()
+        return code or convert(displayed or inline, display="block" if displayed else "inline")
+
+    return FORMULA.sub(drawn, source)
+
+
 def write_html(notebook, path: Path) -> None:
     """Write one page with its figures inside and the solutions of its exercises folded."""
     from nbconvert import HTMLExporter  # slow to import
 
     page = copy.copy(notebook)
-    page.cells = [new_markdown_cell(folded(cell.source)) if is_solution(cell) else cell for cell in notebook.cells]
+    cells = [new_markdown_cell(folded(cell.source)) if is_solution(cell) else cell for cell in notebook.cells]
+    page.cells = [
+        new_markdown_cell(with_formulas(cell.source)) if cell.cell_type == "markdown" else cell for cell in cells
+    ]
     # Not embed_images: it parses each piece of HTML alone, and so would close <details> before what it folds.
     body, _ = HTMLExporter().from_notebook_node(
         page, resources={"metadata": {"name": path.stem, "path": str(NOTEBOOKS)}}
