@@ -23,6 +23,7 @@ SEED = 0  # of the noise that is added to the latent
 _LAZY = {
     "DiffSegPipeline": "pipeline",
     "DiffSegOutput": "pipeline",
+    "DinoSegPipeline": "dino",
     "RecordedLayer": "attention",
     "record_attention": "attention",
     "head_divergence": "heads",

@@ -137,7 +137,7 @@ class DiffSegPipeline(DiffusionPipeline):
             hub = {key: kwargs[key] for key in _HUB_ARGUMENTS & kwargs.keys()}
             folder = StableDiffusionPipeline.download(folder, **unused, **hub)
         _check_folder(Path(folder))
-        kwargs.setdefault("threshold", _read_threshold(Path(folder)))
+        kwargs.setdefault("threshold", read_threshold(Path(folder)))
         with quiet_loading():
             pipe = super().from_pretrained(folder, **kwargs)
         if folder == resolve_model(POCKET):
@@ -358,7 +358,8 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"name={str(folder)!r} has a {unet} as its unet. {_REMEDY}")
 
 
-def _read_threshold(folder: Path) -> float:
+def read_threshold(folder: Path) -> float:
+    """The merging threshold in a model's folder, or the paper's."""
     file = folder / SETTINGS_FILE
     if not file.is_file():
         return THRESHOLD

@@ -1,22 +1,44 @@
 """The training loop and the recipes, run for a few steps."""
 
+from functools import partial
+from itertools import count
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
-from transformers import BlipForConditionalGeneration
+from transformers import BlipForConditionalGeneration, ViTModel
 
 from diffseg import DiffSegPipeline
 from diffseg.captioner import Captioner
-from diffseg.pocket import loop, scene
+from diffseg.dino import DinoSegPipeline
+from diffseg.pocket import dino, loop, scene
 from diffseg.pocket.blip import caption_rates, patch_classes
 from diffseg.pocket.catalogue import THING_BY_NAME
+from diffseg.pocket.dino import (
+    Distillation,
+    build_vit,
+    distillation_loss,
+    random_crop,
+    recolour,
+    sweep_dino,
+    teacher_decay,
+    train_dino,
+    views,
+)
 from diffseg.pocket.latents import encode_scenes
-from diffseg.pocket.pictures import draw_scenes
+from diffseg.pocket.pictures import Pictures, draw_scenes
 from diffseg.pocket.text import CONTEXT, build_tokenizer
-from diffseg.pocket.train import Recipe, Stage, improve_pocket_sd, train_pocket_blip, train_pocket_sd
+from diffseg.pocket.train import (
+    Recipe,
+    Stage,
+    improve_pocket_sd,
+    train_pocket_blip,
+    train_pocket_dino,
+    train_pocket_sd,
+)
 from diffseg.pocket.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
 from diffseg.pocket.vae import build, to_tensor
 
@@ -188,3 +210,125 @@ def test_classes_of_patches():
     labels[0, :8, 8:] = 3
     labels[0, 8:, :8] = 5
     assert patch_classes(labels, 8).tolist() == [[0, 3, 5, 0]]
+
+
+def test_distillation_loss_follows_its_formula():
+    rng = np.random.default_rng(0)
+    student, teacher, centre = (rng.uniform(-1, 1, shape) for shape in ((4, 3, 6), (2, 3, 6), (6,)))
+    losses = []
+    for wide in range(2):
+        for view in set(range(4)) - {wide}:
+            for case in range(3):
+                wanted = np.exp((teacher[wide, case] - centre) / dino.TEACHER_TEMPERATURE)
+                said = np.exp(student[view, case] / dino.STUDENT_TEMPERATURE)
+                losses.append(-(wanted / wanted.sum() * np.log(said / said.sum())).sum())
+    loss = distillation_loss(*map(torch.from_numpy, (student, teacher, centre)))
+    assert loss.item() == pytest.approx(np.mean(losses))
+
+
+def test_neither_way_to_answer_always_alike_is_a_solution():
+    """All prototypes alike, or one for all: both cost more than to tell the scenes apart."""
+    apart = torch.eye(4)[None].expand(2, -1, -1)  # each scene has its prototype
+    flat, one = torch.zeros(2, 4, 4), torch.eye(4)[0].expand(2, 4, -1)
+    costs = [distillation_loss(answers, answers, answers.mean((0, 1))).item() for answers in (apart, flat, one)]
+    assert costs[0] < 0.1 < np.log(2) < min(costs[1:])
+
+
+def test_teacher_follows_the_student_and_gets_no_gradient():
+    torch.manual_seed(0)
+    distillation = Distillation(build_vit())
+    with torch.no_grad():
+        for parameter in distillation.student.parameters():
+            parameter.add_(0.01)
+    before = {name: value.clone() for name, value in distillation.teacher.state_dict().items()}
+    distillation.follow(0.9)
+    for name, value in distillation.teacher.state_dict().items():
+        torch.testing.assert_close(value, 0.9 * before[name] + 0.1 * distillation.student.state_dict()[name])
+    distillation(torch.rand(2, 1, 3, 56, 56), torch.rand(1, 1, 3, 24, 24)).backward()
+    assert all(parameter.grad is None for parameter in distillation.teacher.parameters())
+    assert any(parameter.grad.abs().max() > 0 for parameter in distillation.student.vit.parameters())
+    assert distillation.centre.abs().max() > 0
+    decays = [teacher_decay(step, 100) for step in range(101)]
+    assert decays[0] == pytest.approx(0.99) and decays[100] == 1 and decays == sorted(decays)
+
+
+def test_crops_are_squares_of_the_stated_share():
+    """A picture that tells row and column: the crop's slopes tell how much of it was cut out."""
+    ramp = torch.linspace(0, 1, 128)
+    picture = torch.stack([ramp[:, None].expand(128, 128), ramp.expand(128, 128), torch.zeros(128, 128)])
+    rng = np.random.default_rng(0)
+    shares, mirrored = [], 0
+    for _ in range(200):
+        crop = random_crop(picture, (0.1, 0.5), 32, rng)
+        rows, columns = crop[0], crop[1]
+        down, right = float(rows[24, 5] - rows[8, 5]) * 2, float(columns[5, 24] - columns[5, 8]) * 2
+        assert crop.shape == (3, 32, 32) and down > 0
+        assert abs(right) == pytest.approx(down, rel=0.02)
+        shares.append(down**2)
+        mirrored += right < 0
+    assert 0.09 < min(shares) < 0.15 and 0.45 < max(shares) < 0.52
+    assert 70 < mirrored < 130
+
+
+def test_colours_change_and_shapes_stay():
+    rng = np.random.default_rng(0)
+    crops = torch.rand(400, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.2
+    changed = recolour(crops, rng)
+    assert 0 <= changed.min() and changed.max() <= 1
+    spread = changed.std(dim=1).amax(dim=(1, 2))  # between channels
+    assert (spread < 1e-6).float().mean() == pytest.approx(0.2, abs=0.06)
+    grey = crops[:, :1].expand(-1, 3, -1, -1)
+    assert recolour(grey, rng).std(dim=1).max() < 1e-6  # no colour comes from nowhere
+    brightness = recolour(torch.full((400, 3, 2, 2), 0.5), rng).mean((1, 2, 3)) / 0.5
+    assert 0.6 <= brightness.min() < 0.65 and 1.35 < brightness.max() <= 1.4
+    seen = views(crops[:5], 3, (0.5, 1.0), 8, rng)
+    assert seen.shape == (3, 5, 3, 8, 8) and seen.min() >= -1 and seen.max() <= 1 and seen.min() < 0
+
+
+def test_distillation_stopped_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+    """Teacher and centre, which no optimiser knows, are in the checkpoint too."""
+    monkeypatch.setattr(dino, "Plan", partial(loop.Plan, save_seconds=0.0))
+    drawn = draw_scenes(3, 112, tmp_path / "pictures", workers=0)
+    sample, calls = Pictures.sample, count()
+
+    def sample_twice(pictures, rng, batch):
+        if next(calls) == 2:
+            raise _Stop
+        return sample(pictures, rng, batch)
+
+    def fit(folder):
+        torch.manual_seed(0)
+        return train_dino(Distillation(build_vit()), drawn, folder, size=56, steps=4, batch=2)
+
+    whole = fit(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(_Stop):
+        patch.setattr(Pictures, "sample", sample_twice)
+        fit(tmp_path / "parts")
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt")["step"] == 2
+    parts = fit(tmp_path / "parts")
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    torch.manual_seed(0)
+    start = Distillation(build_vit())
+    for name in ("student", "teacher"):
+        trained, untrained = (getattr(model, name).vit.state_dict() for model in (whole, start))
+        assert not any(torch.equal(value, untrained[key]) for key, value in trained.items() if key.endswith("weight"))
+    with pytest.raises(ValueError, match="size=64 must be a positive multiple of 56"):
+        train_dino(whole, drawn, tmp_path, size=64, steps=1, batch=1)
+
+
+def test_recipe_gives_a_vit_that_transformers_loads(tmp_path):
+    recipe = Recipe(dino=(Stage(56, 3, 2, 2), Stage(112, 3, 1, 2)), tuning_scenes=1, workers=0)
+    target = tmp_path / "pocket-dino"
+    train_pocket_dino(recipe, tmp_path / "runs", target)
+    assert sum(file.stat().st_size for file in target.iterdir()) < 15e6
+    assert ViTModel.from_pretrained(target, add_pooling_layer=False).config.image_size == 224
+    pipe = DinoSegPipeline.from_pretrained(target)
+    out = pipe(scene(0).image)
+    assert out.labels.shape == (512, 512) and out.attention.shape == (28, 28, 28, 28)
+    assert pd.read_csv(target / "training.csv").columns[0] == "step"
+    tried = pd.read_csv(target / "tuning.csv", index_col="threshold")
+    assert pipe.threshold in tried.index and len(tried) == 27
+
+    scores = sweep_dino(pipe, [0, 1], [pipe.threshold, 100.0])
+    assert scores.threshold.tolist() == [pipe.threshold, 100.0] * 2
+    assert scores.segments[1::2].tolist() == [1, 1]

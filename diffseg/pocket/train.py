@@ -15,9 +15,12 @@ import pandas as pd
 import torch
 
 from ..captioner import Captioner
+from ..dino import DinoSegPipeline
 from ..paths import data_dir
 from ..pipeline import SETTINGS_FILE, DiffSegPipeline
 from .blip import SIDE, build_processor, caption_rates, train_blip
+from .dino import Distillation, build_vit, sweep_dino, train_dino
+from .dino import build_processor as build_dino_processor
 from .latents import encode_scenes
 from .pictures import draw_scenes
 from .scenes import TUNING_SEED, VALIDATION_SEED, scene
@@ -29,9 +32,9 @@ from .vae import train_vae
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of the UNet's training, at one size of scene."""
+    """One stretch of a training, at one size of picture."""
 
-    size: int  # pixels; an eighth of it is the latents' side
+    size: int  # pixels: of the scene, whose latents' side is an eighth of it, or of pocket-dino's large crops
     scenes: int
     steps: int
     batch: int
@@ -44,7 +47,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Lengths of all stages. The UNet starts on small scenes, which are quick, and ends on those it will be used on."""
+    """Lengths of all stages. UNet and ViT start on small pictures, which are quick, and end on those of their use."""
 
     vae_steps: int = 340
     vae_batch: int = 16
@@ -56,6 +59,7 @@ class Recipe:
     blip_scenes: int = 24000
     blip_steps: int = 3000
     blip_batch: int = 32
+    dino: tuple[Stage, ...] = (Stage(112, 4000, 600, 32), Stage(224, 1000, 60, 8, 0.5))
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
     workers: int = 2
@@ -68,6 +72,7 @@ class Recipe:
             blip_scenes=round(self.blip_scenes * factor),
             blip_steps=round(self.blip_steps * factor),
             unet=tuple(stage.longer(factor) for stage in self.unet),
+            dino=tuple(stage.longer(factor) for stage in self.dino),
         )
 
 
@@ -122,6 +127,31 @@ def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "c
     _log(runs, "blip").to_csv(target / "training.csv", index=False)
 
 
+def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
+    """Train the ViT of DinoSeg and save it as a transformers folder with its processor, in half precision.
+
+    Args:
+        recipe: `dino`, `tuning_scenes` and `workers` are used.
+        runs: for checkpoints, pictures and logs.
+        target: the model's folder; receives `diffseg.json` with the threshold, `tuning.csv` and `training.csv` too.
+        device: where to train.
+    """
+    torch.manual_seed(0)
+    distillation = Distillation(build_vit())
+    for stage in recipe.dino:
+        # Twice as large as the crops: a crop of a part is then seldom blown up.
+        pictures = draw_scenes(stage.scenes, 2 * stage.size, runs / "pictures", recipe.workers)
+        folder = runs / f"dino-{stage.size}"
+        distillation = train_dino(
+            distillation, pictures, folder, stage.size, stage.steps, stage.batch, stage.speed, device
+        )
+    vit = distillation.teacher.vit.to("cpu").half()
+    DinoSegPipeline(vit, build_dino_processor()).save_pretrained(target)
+    logs = pd.concat([_log(runs, f"dino-{stage.size}") for stage in recipe.dino])
+    logs.to_csv(target / "training.csv", index=False)
+    tune_dino(target, recipe.tuning_scenes)
+
+
 def _train_unet_in_stages(
     pipe: DiffSegPipeline, stages: Sequence[Stage], workers: int, runs: Path, device: str
 ) -> None:
@@ -168,7 +198,18 @@ def _log(runs: Path, stage: str) -> pd.DataFrame:
 
 def tune(target: Path, scenes: int) -> float:
     """Choose the threshold on tuning seeds and write it into the model's folder."""
-    scores = sweep(DiffSegPipeline.from_pretrained(target), range(TUNING_SEED, TUNING_SEED + scenes))
+    return _keep_best(sweep(DiffSegPipeline.from_pretrained(target), range(TUNING_SEED, TUNING_SEED + scenes)), target)
+
+
+def tune_dino(target: Path, scenes: int) -> float:
+    """The same for pocket-dino."""
+    return _keep_best(
+        sweep_dino(DinoSegPipeline.from_pretrained(target), range(TUNING_SEED, TUNING_SEED + scenes)), target
+    )
+
+
+def _keep_best(scores: pd.DataFrame, target: Path) -> float:
+    """Write the best threshold, and the mean scores of all, into a model's folder."""
     scores.groupby("threshold")[["accuracy", "miou", "segments"]].mean().round(4).to_csv(target / "tuning.csv")
     threshold = best_threshold(scores)
     (target / SETTINGS_FILE).write_text(json.dumps({"threshold": threshold}, indent=2) + "\n")
@@ -179,6 +220,13 @@ def validate(target: Path, scenes: int) -> pd.Series:
     """Mean per-image accuracy and mIoU on the first validation scenes, with the pipeline's defaults."""
     pipe = DiffSegPipeline.from_pretrained(target)
     scores = sweep(pipe, range(VALIDATION_SEED, VALIDATION_SEED + scenes), [pipe.threshold])
+    return scores[["threshold", "accuracy", "miou", "segments"]].mean()
+
+
+def validate_dino(target: Path, scenes: int) -> pd.Series:
+    """`validate` for pocket-dino."""
+    pipe = DinoSegPipeline.from_pretrained(target)
+    scores = sweep_dino(pipe, range(VALIDATION_SEED, VALIDATION_SEED + scenes), [pipe.threshold])
     return scores[["threshold", "accuracy", "miou", "segments"]].mean()
 
 
@@ -193,14 +241,15 @@ def main() -> None:
     """The command line."""
     models = data_dir() / "models"
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.train", description=__doc__)
-    parser.add_argument("what", choices=["all", "restart", "more", "tune", "validate", "blip"])
+    parser.add_argument("what", choices=["all", "restart", "more", "tune", "validate", "blip", "dino"])
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
     parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    recipe, painter, speaker = Recipe().longer(given.longer), given.models / "pocket-sd", given.models / "pocket-blip"
+    recipe = Recipe().longer(given.longer)
+    painter, speaker, viewer = (given.models / f"pocket-{name}" for name in ("sd", "blip", "dino"))
     if given.what == "restart":
         shutil.rmtree(given.runs, ignore_errors=True)
     if given.what in ("all", "restart"):
@@ -211,10 +260,14 @@ def main() -> None:
         print("threshold", tune(painter, given.scenes))
     if given.what in ("all", "restart", "blip"):
         train_pocket_blip(recipe, given.runs, speaker, given.device)
+    if given.what in ("all", "restart", "dino"):
+        train_pocket_dino(recipe, given.runs, viewer, given.device)
     if given.what in ("all", "restart", "more", "validate"):
         print(validate(painter, given.scenes).round(4).to_string())
     if given.what in ("all", "restart", "blip"):
         print(validate_captions(speaker, given.scenes).round(4).to_string())
+    if given.what in ("all", "restart", "dino"):
+        print(validate_dino(viewer, given.scenes).round(4).to_string())
 
 
 if __name__ == "__main__":
