@@ -1,0 +1,188 @@
+"""What can be evaluated: names, the models behind them, and the settings that each takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from jaxtyping import Float, Integer
+from PIL import Image
+from torch import Tensor
+
+from .. import POINTS, baselines
+from ..datasets import Dataset, Sample, read_truths
+from ..dino import DINO, DINO_POINTS, DinoSegPipeline
+from ..merge import anchor_distances
+from ..paths import POCKET
+from ..pipeline import DiffSegPipeline
+
+Attention = Float[Tensor, "h w h w"]
+Segmentations = Iterator[Integer[Any, "size size"]]  # segment ids from 0 on, for one setting after the other
+
+#: One value of the number that a method is tried with, such as DiffSeg's threshold; None: the method's own choice.
+Setting = Real | None
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The costly part that methods can share: a model, and what it makes of an image.
+
+    Attributes:
+        load: name of a model ("pocket", a folder or a hub id) and device -> the model. Called once in each process.
+        encode: model and sample -> anything. Called once for each image, whatever uses it.
+
+    Both must be functions of a module, so that the processes of a cluster can find them by name.
+    """
+
+    load: Callable[[str, str], Any]
+    encode: Callable[[Any, Sample], Any]
+
+
+def own_choice(data: Dataset) -> tuple[Setting, ...]:
+    """The settings of a method that needs none, or knows its own."""
+    return (None,)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to segment an encoded image.
+
+    Attributes:
+        encoder: what it starts from.
+        segment: model, encoding, sample and settings -> for each setting the segment ids, as large as the truth. The
+            sample is there for its size, and for methods that are told the number of classes.
+        settings: the settings to try on a data set if none are given.
+    """
+
+    encoder: Encoder
+    segment: Callable[[Any, Any, Sample, Sequence[Setting]], Segmentations]
+    settings: Callable[[Dataset], tuple[Setting, ...]] = own_choice
+
+
+def load_pipeline(model: str, device: str) -> DiffSegPipeline:
+    """The model behind ATTENTION."""
+    return DiffSegPipeline.from_pretrained(model).to(device)
+
+
+def attend(pipe: DiffSegPipeline, sample: Sample) -> Attention:
+    """Aggregated attention, with the defaults of the pipeline: the paper's t = 300 and an empty prompt."""
+    return pipe.attend(sample.image, size=sample.image.width)
+
+
+def load_dino(model: str, device: str) -> DinoSegPipeline:
+    """The model behind DINO_ATTENTION: the one in the box beside the pocket model, the paper's beside all others."""
+    return DinoSegPipeline.from_pretrained(POCKET if model == POCKET else DINO).to(device)
+
+
+def dino_attend(pipe: DinoSegPipeline, sample: Sample) -> Attention:
+    """The attention of a vision transformer, at its own size."""
+    return pipe.attend(sample.image)
+
+
+def no_model(model: str, device: str) -> None:
+    """For methods that look at the colours."""
+
+
+def colours(model: None, sample: Sample) -> Image.Image:
+    """The picture itself."""
+    return sample.image
+
+
+def diffseg(pipe: DiffSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
+    """DiffSeg; the settings are thresholds, None is the model's own."""
+    return _merge_at(pipe, attention, sample, settings, POINTS)
+
+
+def dinoseg(pipe: DinoSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
+    """DinoSeg; the settings are thresholds, None is the model's own."""
+    return _merge_at(pipe, attention, sample, settings, DINO_POINTS)
+
+
+def kmeans(pipe: DiffSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
+    """K-Means on the attention; the settings are numbers of clusters, None is the image's own number of classes."""
+    for setting in settings:
+        yield baselines.kmeans(attention, _clusters(setting, sample), size=sample.image.width)
+
+
+def kmeans_rgb(model: None, image: Image.Image, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
+    """K-Means on colours, with settings as `kmeans` has them."""
+    for setting in settings:
+        yield baselines.kmeans_colours(image, _clusters(setting, sample), size=image.width)
+
+
+def dbscan(pipe: DiffSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
+    """DBSCAN on the attention; the settings are values of eps. The distances are computed once."""
+    distances = baselines.euclidean_distances(attention)
+    for eps in settings:
+        yield baselines.dbscan(attention, eps, sample.image.width, distances=distances)
+
+
+def constant_k(data: Dataset) -> tuple[Setting, ...]:
+    """The number of classes that the images of a data set show on average; all of their truths are read."""
+    return (float(baselines.true_k(read_truths(data))),)
+
+
+def no_eps(data: Dataset) -> tuple[Setting, ...]:
+    """DBSCAN must be given its settings.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("dbscan has no eps of its own; give values to try, as in dbscan=0.01,0.02.")
+
+
+#: Aggregated attention of a DiffSegPipeline, for DiffSeg and for whatever else clusters it.
+ATTENTION = Encoder(load_pipeline, attend)
+DINO_ATTENTION = Encoder(load_dino, dino_attend)
+COLOURS = Encoder(no_model, colours)
+
+#: Name on the command line -> method. `register` adds to it.
+METHODS: dict[str, Method] = {
+    "diffseg": Method(ATTENTION, diffseg),
+    "kmeans-c": Method(ATTENTION, kmeans, constant_k),
+    "kmeans-s": Method(ATTENTION, kmeans),
+    "dbscan": Method(ATTENTION, dbscan, no_eps),
+    "dinoseg": Method(DINO_ATTENTION, dinoseg),
+    "kmeans-rgb": Method(COLOURS, kmeans_rgb),
+}
+
+
+def register(name: str, method: Method) -> None:
+    """Make a method known under a name.
+
+    Raises:
+        ValueError: if the name is taken, or holds one of the signs that the command line needs.
+    """
+    if name in METHODS or not name or set(name) & set("=, "):
+        raise ValueError(f"name={name!r} must be new (there are {', '.join(METHODS)}) and without '=', ',' and blanks.")
+    METHODS[name] = method
+
+
+def find_method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method {name!r} must be one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def _merge_at(
+    pipe: DiffSegPipeline | DinoSegPipeline,
+    attention: Attention,
+    sample: Sample,
+    settings: Sequence[Setting],
+    points: int,
+) -> Segmentations:
+    """Iterative merging at several thresholds; the distances of pass 1 are computed once."""
+    attention = attention.to(pipe.device)
+    distances = anchor_distances(attention, points)
+    for threshold in settings:
+        out = pipe.segment(attention, points, threshold=threshold, size=sample.image.width, distances=distances)
+        yield out.labels
+
+
+def _clusters(setting: Setting, sample: Sample) -> int:
+    return baselines.true_k([sample.truth]) if setting is None else round(setting)
