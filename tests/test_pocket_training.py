@@ -35,6 +35,7 @@ from diffseg.pocket.train import (
     Recipe,
     Stage,
     improve_pocket_sd,
+    teach_pocket_sd,
     train_pocket_blip,
     train_pocket_dino,
     train_pocket_sd,
@@ -166,7 +167,7 @@ def test_latents_of_another_autoencoder_are_not_mistaken(tmp_path):
 def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     """The whole recipe, some steps of each stage: a folder for DiffSeg and for stock Stable Diffusion."""
     recipe = Recipe(
-        vae_steps=2, vae_batch=4, unet=(Stage(128, 8, 2, 2), Stage(512, 4, 1, 1)),
+        vae_steps=2, vae_batch=4, unet=(Stage(128, 8, 2, 2), Stage(512, 4, 1, 1)), words=Stage(128, 8, 2, 2),
         tuning_scenes=1, captions=50, workers=0,
     )  # fmt: skip
     train_pocket_sd(recipe, runs=tmp_path / "runs", target=tmp_path / "model")
@@ -182,6 +183,10 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     after = DiffSegPipeline.from_pretrained(tmp_path / "model")(scene(0).image).attention
     assert not torch.equal(before, after)
     torch.testing.assert_close(after.sum((2, 3)), torch.ones(64, 64))
+
+    teach_pocket_sd(recipe, runs=tmp_path / "other runs", target=tmp_path / "model")
+    stages = pd.read_csv(tmp_path / "model" / "training.csv").stage
+    assert list(dict.fromkeys(stages)) == ["vae", "unet-128", "unet-512", "words"]
 
 
 def test_recipe_gives_a_captioner_that_transformers_loads(tmp_path):

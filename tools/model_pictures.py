@@ -26,7 +26,7 @@ def results() -> Figure:
 
 def training(folder: Path) -> Figure:
     """The UNet's loss over hours of training, and the scores over thresholds on the tuning scenes."""
-    log = pd.read_csv(folder / "training.csv").query("stage != 'vae'").reset_index(drop=True)
+    log = pd.read_csv(folder / "training.csv").query("stage.str.startswith('unet')").reset_index(drop=True)
     log["round"] = (log.step.diff() < 0).cumsum()  # the step begins anew
     tuning = pd.read_csv(folder / "tuning.csv", index_col="threshold")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from transformers import CLIPTokenizer
 
 from ..captioner import Captioner
 from ..dino import DinoSegPipeline
@@ -28,6 +29,7 @@ from .text import build_text_encoder, build_tokenizer
 from .tune import best_threshold, sweep
 from .unet import Denoiser, build_scheduler, build_unet, train_unet
 from .vae import train_vae
+from .words import train_words
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Recipe:
         Stage(384, 4000, 2000, 4, 0.7),
         Stage(512, 3000, 2500, 4, 0.5),
     )
+    words: Stage = Stage(256, 5000, 3000, 8)
     blip_scenes: int = 24000
     blip_steps: int = 3000
     blip_batch: int = 32
@@ -72,6 +75,7 @@ class Recipe:
             blip_scenes=round(self.blip_scenes * factor),
             blip_steps=round(self.blip_steps * factor),
             unet=tuple(stage.longer(factor) for stage in self.unet),
+            words=self.words.longer(factor),
             dino=tuple(stage.longer(factor) for stage in self.dino),
         )
 
@@ -87,11 +91,12 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
         device: where to train.
     """
     vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device)
-    tokenizer = build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
+    tokenizer = _learn_tokenizer(recipe)
     torch.manual_seed(0)
     pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
     _train_unet_in_stages(pipe, recipe.unet, recipe.workers, runs, device)
-    _save(pipe, pd.concat([_log(runs, "vae"), *_unet_logs(runs, recipe.unet)]), target)
+    _teach_words(pipe, recipe, runs, device)
+    _save(pipe, pd.concat([_log(runs, "vae"), *_unet_logs(runs, recipe.unet), _log(runs, "words")]), target)
     tune(target, recipe.tuning_scenes)
 
 
@@ -106,7 +111,23 @@ def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "c
     """
     pipe, stages = DiffSegPipeline.from_pretrained(target), recipe.unet[1:]
     _train_unet_in_stages(pipe, stages, recipe.workers, runs / "more", device)
-    _save(pipe, pd.concat([pd.read_csv(target / "training.csv"), *_unet_logs(runs / "more", stages)]), target)
+    _teach_words(pipe, recipe, runs / "more", device)
+    logs = [pd.read_csv(target / "training.csv"), *_unet_logs(runs / "more", stages), _log(runs / "more", "words")]
+    _save(pipe, pd.concat(logs), target)
+    tune(target, recipe.tuning_scenes)
+
+
+def teach_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
+    """Train the words of an existing model from nothing, and save it in its place.
+
+    Args:
+        recipe: `words`, `captions`, `tuning_scenes` and `workers` are used.
+        runs, target, device: as in `improve_pocket_sd`.
+    """
+    pipe = DiffSegPipeline.from_pretrained(target)
+    _teach_words(pipe, recipe, runs, device)
+    before = pd.read_csv(target / "training.csv").query("stage != 'words'")
+    _save(pipe, pd.concat([before, _log(runs, "words")]), target)
     tune(target, recipe.tuning_scenes)
 
 
@@ -164,6 +185,20 @@ def _train_unet_in_stages(
             device, seed=stage.size,
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
+
+
+def _teach_words(pipe: DiffSegPipeline, recipe: Recipe, runs: Path, device: str) -> None:
+    """Give the pipeline a new tokenizer, text encoder and cross-attention, and train them."""
+    stage, tokenizer = recipe.words, _learn_tokenizer(recipe)
+    latents = encode_scenes(pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers)
+    torch.manual_seed(stage.size)
+    denoiser = Denoiser(pipe.unet, build_text_encoder(tokenizer))
+    denoiser = train_words(denoiser, tokenizer, latents, runs / "words", stage.steps, stage.batch, device)
+    pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder, tokenizer=tokenizer)
+
+
+def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
+    return build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
 
 
 def _unet_logs(runs: Path, stages: Sequence[Stage]) -> list[pd.DataFrame]:
@@ -241,7 +276,7 @@ def main() -> None:
     """The command line."""
     models = data_dir() / "models"
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.train", description=__doc__)
-    parser.add_argument("what", choices=["all", "restart", "more", "tune", "validate", "blip", "dino"])
+    parser.add_argument("what", choices=["all", "restart", "more", "words", "tune", "validate", "blip", "dino"])
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
@@ -256,13 +291,15 @@ def main() -> None:
         train_pocket_sd(recipe, given.runs, painter, given.device)
     if given.what == "more":
         improve_pocket_sd(recipe, given.runs, painter, given.device)
+    if given.what == "words":
+        teach_pocket_sd(recipe, given.runs, painter, given.device)
     if given.what == "tune":
         print("threshold", tune(painter, given.scenes))
     if given.what in ("all", "restart", "blip"):
         train_pocket_blip(recipe, given.runs, speaker, given.device)
     if given.what in ("all", "restart", "dino"):
         train_pocket_dino(recipe, given.runs, viewer, given.device)
-    if given.what in ("all", "restart", "more", "validate"):
+    if given.what in ("all", "restart", "more", "words", "validate"):
         print(validate(painter, given.scenes).round(4).to_string())
     if given.what in ("all", "restart", "blip"):
         print(validate_captions(speaker, given.scenes).round(4).to_string())

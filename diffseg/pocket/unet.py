@@ -32,10 +32,15 @@ class Denoiser(nn.Module):
         self.unet, self.text_encoder = unet, text_encoder
 
     def forward(
-        self, noisy: Float[Tensor, "n 4 side side"], timesteps: Int[Tensor, " n"], tokens: Int[Tensor, "n context"]
+        self,
+        noisy: Float[Tensor, "n 4 side side"],
+        timesteps: Int[Tensor, " n"],
+        tokens: Int[Tensor, "n context"],
+        mask: Int[Tensor, "n context"] | None = None,
     ) -> Float[Tensor, "n 4 side side"]:
-        """The noise that was added."""
-        return self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
+        """The noise that was added; a mask is 0 for the tokens that must not be looked at."""
+        text = self.text_encoder(tokens).last_hidden_state
+        return self.unet(noisy, timesteps, text, encoder_attention_mask=mask).sample
 
 
 def build_unet(text_width: int = 64) -> UNet2DConditionModel:
