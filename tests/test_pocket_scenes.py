@@ -9,11 +9,22 @@ from helpers_scenes import miou_of_colours
 from scipy.ndimage import zoom
 
 from diffseg.pocket import CLASSES, RESERVED_SEED, TUNING_SEED, VALIDATION_SEED, scene
-from diffseg.pocket.catalogue import STUFF, THING_BY_NAME, THINGS
+from diffseg.pocket.catalogue import PAINTS, STUFF, STUFF_BY_NAME, THING_BY_NAME, THINGS
 from diffseg.pocket.pictures import Scenes
 from diffseg.pocket.scenes import MIN_VISIBLE
 
 SEEDS = [*range(12), *range(VALIDATION_SEED, VALIDATION_SEED + 12)]
+
+
+def test_painted_scenes_differ_in_colours_only_and_say_them():
+    for seed in range(30):
+        usual, painted = scene(seed, 64), scene(seed, 64, painted=True)
+        assert np.array_equal(usual.labels, painted.labels) and usual.nouns == painted.nouns
+        words = painted.caption.replace(",", "").split()
+        for thing in set(usual.nouns) & THING_BY_NAME.keys() & set(words):
+            assert words[words.index(thing) - 1] in {*PAINTS, "two", "three", "four"}
+        outside = np.isin(usual.labels, [CLASSES.index(name) for name in STUFF_BY_NAME])
+        assert np.abs(np.asarray(usual.image, int) - np.asarray(painted.image))[outside].mean() < 6
 
 
 def test_there_are_27_classes():

@@ -18,6 +18,7 @@ from diffseg.pocket.words import (
     list_nouns,
     mask_padding,
     optimizers_for_words,
+    remember,
     renew_cross_attention,
     train_words,
 )
@@ -112,6 +113,23 @@ def test_centred_queries_have_nothing_in_common(denoiser, tokenizer):
     assert len(means) == 16 and max(means) < 1e-4
 
 
+def test_habit_is_what_cross_attention_does_for_the_empty_prompt(denoiser, tokenizer):
+    given = torch.randn(2, 4, 8, 8), torch.tensor([300, 500]), tokens_of(tokenizer, [""])
+    habit = remember(denoiser, tokenizer)
+    assert habit.error(denoiser, *given) == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for name, module in denoiser.unet.named_modules():
+            if name.endswith("attn2"):
+                module.to_out[0].weight.mul_(0.5)
+                module.to_out[0].bias.mul_(0.5)
+    assert habit.error(denoiser, *given) == pytest.approx(0.25, rel=1e-3)
+    renew_cross_attention(denoiser.unet)
+    error = habit.error(denoiser, *given)
+    assert error == pytest.approx(1)
+    error.backward()
+    assert all(parameter.grad is None for parameter in habit.unet.parameters())
+
+
 def test_true_noise_has_no_error_and_others_follow_the_formula():
     scheduler = build_scheduler()
     generator = torch.Generator().manual_seed(0)
@@ -127,7 +145,8 @@ def test_true_noise_has_no_error_and_others_follow_the_formula():
 def test_only_words_are_trained(denoiser, tokenizer, tmp_path):
     values = np.random.default_rng(0).standard_normal((4, 4, 8, 8)).astype(np.float16)
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    after = train_words(denoiser, tokenizer, Latents(values, CAPTIONS[:4]), tmp_path, steps=3, batch=2).state_dict()
+    habit, latents = remember(denoiser, tokenizer), Latents(values, CAPTIONS[:4])
+    after = train_words(denoiser, tokenizer, habit, latents, tmp_path, steps=3, batch=2).state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     for name in before:
         if "attn2" in name or name.endswith("norm2.bias") and "transformer_blocks" in name:

@@ -32,7 +32,7 @@ from .loop import Plan, muon_and_adamw, train
 from .pictures import Pictures
 from .scenes import scene
 
-SIDE, PATCH, WIDTH, HEADS = 128, 8, 160, 5
+SIDE, PATCH, WIDTH, HEADS = 160, 16, 160, 5
 VISION_LAYERS, TEXT_LAYERS = 6, 3
 LONGEST = 48  # tokens of a caption
 

@@ -39,16 +39,18 @@ def _fingerprint(vae: AutoencoderKL) -> str:
 
 
 @torch.no_grad()
-def encode_scenes(vae: AutoencoderKL, number: int, size: int, folder: Path, workers: int = 2) -> Latents:
+def encode_scenes(
+    vae: AutoencoderKL, number: int, size: int, folder: Path, workers: int = 2, painted: bool = False
+) -> Latents:
     """Encode the first `number` training scenes at `size` pixels, or read them if that was done before
-    with the same autoencoder."""
-    name = f"{size}-{number}-{_fingerprint(vae)}"
+    with the same autoencoder; `painted` as in `scene`."""
+    name = f"{size}-{number}-{'painted-' if painted else ''}{_fingerprint(vae)}"
     values, captions = folder / f"latents-{name}.npy", folder / f"captions-{name}.csv"
     if not captions.exists():
         folder.mkdir(parents=True, exist_ok=True)
         side = size // 2 ** (len(vae.config.block_out_channels) - 1)
         stored = np.lib.format.open_memmap(values, "w+", np.float16, (number, 4, side, side))
-        loader = DataLoader(Scenes(number, size), batch_size=8, num_workers=workers)
+        loader = DataLoader(Scenes(number, size, painted), batch_size=8, num_workers=workers)
         said: list[str] = []
         for pictures, _, batch_captions in tqdm(loader, desc=f"encoding at {size}", mininterval=5):
             inputs = to_tensor(pictures.numpy()).to(vae.device)

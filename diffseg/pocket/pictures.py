@@ -27,18 +27,18 @@ class Pictures:
 
 
 class Scenes(Dataset):
-    """The training seeds 0, 1, ... as (image, labels, caption)."""
+    """The training seeds 0, 1, ... as (image, labels, caption); `painted` as in `scene`."""
 
-    def __init__(self, number: int, size: int) -> None:
+    def __init__(self, number: int, size: int, painted: bool = False) -> None:
         if number > TUNING_SEED:
             raise ValueError(f"number={number} scenes reach into the tuning split: pass at most {TUNING_SEED}")
-        self.number, self.size = number, size
+        self.number, self.size, self.painted = number, size, painted
 
     def __len__(self) -> int:
         return self.number
 
     def __getitem__(self, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
-        drawn = scene(seed, self.size)
+        drawn = scene(seed, self.size, self.painted)
         return np.array(drawn.image), drawn.labels, drawn.caption
 
 

@@ -6,13 +6,13 @@ choosing thresholds, not for weights), from there to 1_999_999 for validation, a
 by the project.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageFilter, ImageStat
+from PIL import Image, ImageColor, ImageFilter, ImageStat
 
 from ..paths import data_dir
 from .captions import describe
@@ -71,6 +71,7 @@ class _Placed:
     flip: bool
     angle: float  # degrees
     paint: str  # a key of PAINTS, or ""
+    tinted: bool = False  # all of it in that colour
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,14 @@ class _Layer:
     top: np.ndarray  # fractions of the image's side, from the top
 
 
-def scene(seed: int, size: int = 512) -> Scene:
+def scene(seed: int, size: int = 512, painted: bool = False) -> Scene:
     """Draw the scene of a seed.
 
     Args:
         seed: any integer >= 0; the same seed gives the same scene at every size.
         size: side of the image in pixels, a multiple of 8 from 64 on.
+        painted: every thing has one of the colours that captions name, a purple horse as well. For learning words:
+            only the caption says which colour is whose.
 
     Raises:
         ValueError: if the seed is negative or the size cannot be drawn.
@@ -102,6 +105,9 @@ def scene(seed: int, size: int = 512) -> Scene:
         coarse = _label_map(layers, placed, 128)
         if _is_clear(coarse, layers, placed):
             break
+    if painted:
+        colours = np.random.default_rng([seed, attempt, 1]).choice(list(PAINTS), len(placed))
+        placed = [replace(thing, paint=str(paint), tinted=True) for thing, paint in zip(placed, colours, strict=True)]
     labels = _label_map(layers, placed, size)
     image = _paint(rng, layers, placed, size)
     nouns = tuple(name for index, name in enumerate(CLASSES) if (coarse == index).any())
@@ -272,7 +278,7 @@ def _cast_shadow(picture: Image.Image, sprite: Image.Image, corner: tuple[int, i
 def _recolour(rng: np.random.Generator, sprite: Image.Image, thing: _Placed) -> Image.Image:
     """Turn hues and change saturation, brightness and contrast of a whole thing alike."""
     own = THING_BY_NAME[thing.name].hue
-    turn = rng.uniform(-12, 12) + (PAINTS[thing.paint] - own if thing.paint else 0)
+    turn = rng.uniform(-12, 12) + (PAINTS[thing.paint] - own if thing.paint and not thing.tinted else 0)
     hue, saturation, value = sprite.convert("RGB").convert("HSV").split()
     shift = round(turn / 360 * 256)
     hue = hue.point(lambda h: (h + shift) % 256)
@@ -281,7 +287,10 @@ def _recolour(rng: np.random.Generator, sprite: Image.Image, thing: _Placed) -> 
     value = value.point(lambda v: min(round(v * gain), 255))
     painted = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
     mean = ImageStat.Stat(painted, sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 127))).mean
-    return Image.blend(painted, Image.new("RGB", painted.size, tuple(round(c) for c in mean)), 1 - OWN_COLOURS)
+    flat = tuple(round(c) for c in mean)
+    if thing.tinted:
+        flat = ImageColor.getrgb(f"hsv({(PAINTS[thing.paint] + turn) % 360:.0f}, 65%, {max(mean) / 2.55:.0f}%)")
+    return Image.blend(painted, Image.new("RGB", painted.size, flat), 1 - OWN_COLOURS)
 
 
 def _caption(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed]) -> str:

@@ -29,7 +29,7 @@ from .text import build_text_encoder, build_tokenizer
 from .tune import best_threshold, sweep
 from .unet import Denoiser, build_scheduler, build_unet, train_unet
 from .vae import train_vae
-from .words import train_words
+from .words import remember, train_words
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Recipe:
         Stage(384, 4000, 2000, 4, 0.7),
         Stage(512, 3000, 2500, 4, 0.5),
     )
-    words: Stage = Stage(256, 5000, 3000, 8)
-    blip_scenes: int = 24000
-    blip_steps: int = 3000
+    words: Stage = Stage(256, 5000, 3500, 8)
+    blip_scenes: int = 16000
+    blip_steps: int = 2500
     blip_batch: int = 32
     dino: tuple[Stage, ...] = (Stage(112, 4000, 600, 32), Stage(224, 1000, 60, 8, 0.5))
     tuning_scenes: int = 40
@@ -190,10 +190,11 @@ def _train_unet_in_stages(
 def _teach_words(pipe: DiffSegPipeline, recipe: Recipe, runs: Path, device: str) -> None:
     """Give the pipeline a new tokenizer, text encoder and cross-attention, and train them."""
     stage, tokenizer = recipe.words, _learn_tokenizer(recipe)
-    latents = encode_scenes(pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers)
+    latents = encode_scenes(pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, painted=True)
+    habit = remember(Denoiser(pipe.unet, pipe.text_encoder), pipe.tokenizer)
     torch.manual_seed(stage.size)
     denoiser = Denoiser(pipe.unet, build_text_encoder(tokenizer))
-    denoiser = train_words(denoiser, tokenizer, latents, runs / "words", stage.steps, stage.batch, device)
+    denoiser = train_words(denoiser, tokenizer, habit, latents, runs / "words", stage.steps, stage.batch, device)
     pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder, tokenizer=tokenizer)
 
 

@@ -7,17 +7,21 @@ there is little left to ask the words for, and cross-attention learns nothing. T
   lost its colours. The network still has to give all of them back, and for that it must find out which word speaks of
   which place;
 - the *queries are centred*: what all places have in common is most of their features, and a query made of it asks for
-  the same word everywhere.
+  the same word everywhere;
+- the scenes are *painted*: only the caption says which of the things is the purple one.
 
-Only the cross-attention and the text encoder are trained, both from nothing; the rest of the UNet stays as it is.
+Only the cross-attention and the text encoder are trained, both from nothing; the rest of the UNet stays as it is. So
+that its self-attention stays what it was, too, cross-attention learns to do for the empty prompt what it did before.
 """
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -88,10 +92,44 @@ def mask_padding(tokens: Int[Tensor, "n context"], end: int, rng: np.random.Gene
     return mask
 
 
+@dataclass(frozen=True)
+class Habit:
+    """What cross-attention does for the empty prompt, before it is trained anew."""
+
+    unet: UNet2DConditionModel
+    silence: Float[Tensor, "1 context width"]  # the text encoder's answer to the empty prompt
+
+    def error(
+        self, denoiser: Denoiser, noisy: Tensor, timesteps: Tensor, empty: Int[Tensor, "1 context"]
+    ) -> Float[Tensor, ""]:
+        """How far another cross-attention is from it, on what this UNet sees: 1 if it does nothing, 0 if the same."""
+        seen, done = {}, {}
+        hooks = []
+        for name, block in _blocks(self.unet).items():
+            hooks.append(block.norm2.register_forward_pre_hook(lambda _, given, n=name: seen.update({n: given[0]})))
+            hooks.append(block.attn2.register_forward_hook(lambda _, given, out, n=name: done.update({n: out})))
+        with torch.no_grad():
+            self.unet(noisy, timesteps, self.silence.expand(len(noisy), -1, -1))
+        for hook in hooks:
+            hook.remove()
+        text = denoiser.text_encoder(empty).last_hidden_state.expand(len(noisy), -1, -1)
+        errors = []
+        for name, block in _blocks(denoiser.unet).items():
+            new = block.attn2(block.norm2(seen[name]), encoder_hidden_states=text).float()
+            errors.append((new - done[name]).square().mean() / done[name].float().square().mean())
+        return torch.stack(errors).mean()
+
+
+def remember(denoiser: Denoiser, tokenizer: CLIPTokenizer) -> Habit:
+    """The habit of a denoiser as it is now."""
+    with torch.no_grad():
+        silence = denoiser.text_encoder(_empty(tokenizer).to(denoiser.unet.device)).last_hidden_state
+    return Habit(copy.deepcopy(denoiser.unet).requires_grad_(False).eval(), silence)
+
+
 def centre_queries(denoiser: Denoiser, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> None:
     """Take off what the features before cross-attention have in common, by the bias of their layer norms, in place."""
-    norms = [module for name, module in denoiser.unet.named_modules() if name.endswith("norm2") and "block" in name]
-    norms = [norm for norm in norms if isinstance(norm, nn.LayerNorm)]
+    norms = [block.norm2 for block in _blocks(denoiser.unet).values()]
     means = {}
 
     def measure(norm: nn.Module, _: object, features: Float[Tensor, "n places channels"]) -> None:
@@ -142,6 +180,7 @@ def clean_error(
 def train_words(
     denoiser: Denoiser,
     tokenizer: CLIPTokenizer,
+    habit: Habit,
     latents: Latents,
     folder: Path,
     steps: int,
@@ -154,8 +193,9 @@ def train_words(
     Args:
         denoiser: a trained UNet and a new text encoder; changed in place.
         tokenizer: of the text encoder.
+        habit: of the same UNet with the text encoder that it was trained with.
         latents: training scenes with captions.
-        folder: for checkpoint and log; the loss is the error in the clean latents.
+        folder: for checkpoint and log; the loss is the error in the clean latents plus that of the habit.
         steps: optimiser steps.
         batch: scenes per step.
         device: where to train.
@@ -165,6 +205,8 @@ def train_words(
     torch.manual_seed(seed)
     renew_cross_attention(denoiser.unet)
     denoiser.to(device)
+    habit = Habit(habit.unet.to(device), habit.silence.to(device))
+    empty = _empty(tokenizer).to(device)
 
     def draw(rng: np.random.Generator, number: int) -> tuple[Tensor, ...]:
         """clean, noisy, timesteps, tokens"""
@@ -183,8 +225,21 @@ def train_words(
         mask = mask_padding(tokens, tokenizer.eos_token_id, rng)
         with torch.autocast(device, torch.bfloat16):
             predicted = model(noisy, timesteps, tokens, mask).float()
-        return clean_error(scheduler, clean, noisy, timesteps, predicted)
+            few = slice(max(batch // 2, 1))
+            noise = torch.from_numpy(rng.standard_normal(clean[few].shape, dtype=np.float32)).to(device)
+            usual = scheduler.add_noise(clean[few], noise, timesteps[few])
+            strayed = habit.error(model, usual, timesteps[few], empty)
+        return clean_error(scheduler, clean, noisy, timesteps, predicted) + strayed
 
     _, *given = draw(np.random.default_rng([seed, steps]), min(MEASURED, len(latents.captions)))
     centre_queries(denoiser, *given)
     return train(denoiser, optimizers_for_words(denoiser), loss, Plan(steps, ema=0.998, seed=seed), folder)
+
+
+def _blocks(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
+    """The transformer blocks by name."""
+    return {name: module for name, module in unet.named_modules() if hasattr(module, "attn2")}
+
+
+def _empty(tokenizer: CLIPTokenizer) -> Int[Tensor, "1 context"]:
+    return tokenizer([""], padding="max_length", return_tensors="pt").input_ids
