@@ -4,7 +4,7 @@ DiffSeg's segments carry numbers, not classes. Before scoring, each image's segm
 one to one to classes so that the most pixels agree.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,35 @@ class SegmentationScore:
         self.actual += overlap.sum(axis=1)
         self.predicted[matched[hit]] += overlap.sum(axis=0)[hit]
         self.hits[matched[hit]] += overlap[matched[hit], hit.nonzero()[0]]
+
+    def update_named(
+        self,
+        pred: Integer[np.ndarray | Tensor, "h w"],
+        truth: Integer[np.ndarray | Tensor, "h w"],
+        names: Sequence[int | None],
+    ) -> None:
+        """Count one image whose segments have names, so that nothing is left to match: semantic segmentation.
+
+        Args:
+            pred: segment ids from 0 on.
+            truth: class ids.
+            names: names[segment id] = class id; None for a name that is no class, which is wrong everywhere.
+
+        Raises:
+            ValueError: as `update`, and for names that are missing or out of range.
+        """
+        overlap = count_overlap(pred, truth, self.classes, self.ignore)
+        given = np.array([UNMATCHED if name is None else name for name in names])
+        if len(given) < overlap.shape[1] or not set(given.tolist()) <= {UNMATCHED, *range(self.classes)}:
+            raise ValueError(
+                f"names={list(names)} must be one class from 0 to {self.classes - 1}, or None, for each of the "
+                f"{overlap.shape[1]} segments."
+            )
+        for segment, name in enumerate(given[: overlap.shape[1]]):
+            if name != UNMATCHED:
+                self.hits[name] += overlap[name, segment]
+                self.predicted[name] += overlap[:, segment].sum()
+        self.actual += overlap.sum(axis=1)
 
     def compute(self) -> Score:
         """The score of all images so far; NaN if no labelled pixel has been seen."""

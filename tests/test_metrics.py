@@ -181,3 +181,30 @@ def test_compare_scores_each_method_on_each_case_and_holds_one_case_at_a_time():
     first = scores.iloc[0]
     assert (first.accuracy, first.miou) == image_score(PRED, TRUTH) and first.segments == len(np.unique(PRED))
     assert scores[scores.method == "truth"].miou.tolist() == [1, 1]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_named_segments_are_scored_as_a_confusion_matrix_says(seed, segments):
+    rng = np.random.default_rng(seed)
+    score, matrix = SegmentationScore(4), np.zeros((6, 6))
+    for _ in range(2):
+        labels = rng.integers(0, segments, (5, 7))
+        truth = rng.choice([0, 1, 2, 3, 255], (5, 7))
+        names = rng.choice([0, 1, 2, 3, None], segments).tolist()
+        score.update_named(labels, truth, names)
+        said = np.array([4 if name is None else name for name in names])[labels]
+        known = truth != 255
+        matrix[:5, :5] += confusion_matrix(truth[known], said[known], labels=range(5))
+    hits = matrix.diagonal()[:4]
+    union = (matrix.sum(0) + matrix.sum(1) - matrix.diagonal())[:4]
+    result = score.compute()
+    assert result.accuracy == pytest.approx(hits.sum() / matrix.sum())
+    np.testing.assert_allclose(result.iou[union > 0], hits[union > 0] / union[union > 0])
+    assert result.miou == pytest.approx((hits[union > 0] / union[union > 0]).mean())
+
+
+@pytest.mark.parametrize("names", [[0], [0, 9], [0, -1]])
+def test_names_that_are_missing_or_unknown(names):
+    with pytest.raises(ValueError, match="must be one class from 0 to 3, or None, for each of the 2 segments"):
+        SegmentationScore(4).update_named(np.array([[0, 1]]), np.array([[0, 1]]), names)

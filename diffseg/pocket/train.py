@@ -17,8 +17,11 @@ from transformers import CLIPTokenizer
 
 from ..captioner import Captioner
 from ..dino import DinoSegPipeline
+from ..metrics import SegmentationScore
+from ..named import class_of
 from ..paths import data_dir
 from ..pipeline import SETTINGS_FILE, DiffSegPipeline
+from ..progress import progress
 from .blip import SIDE, build_processor, caption_rates, train_blip
 from .dino import Distillation, build_vit, sweep_dino, train_dino
 from .dino import build_processor as build_dino_processor
@@ -273,11 +276,27 @@ def validate_captions(target: Path, scenes: int) -> pd.Series:
     return pd.Series({"named": sums.named / sums.visible, "absent": sums.absent / (sums.named + sums.absent)})
 
 
+def validate_words(target: Path, scenes: int) -> pd.Series:
+    """On the first validation scenes: scores of named masks, with the true nouns and with the captioner's own."""
+    pipe = DiffSegPipeline.from_pretrained(target)
+    pipe.captioner = Captioner.from_pretrained(target.parent / "pocket-blip")
+    scores = {"true nouns": SegmentationScore(), "own caption": SegmentationScore()}
+    for seed in progress(range(VALIDATION_SEED, VALIDATION_SEED + scenes), "naming masks"):
+        drawn = scene(seed)
+        for score, words in zip(scores.values(), (drawn.nouns, "caption"), strict=True):
+            out = pipe(drawn.image, words=words)
+            score.update_named(out.labels, drawn.labels, [class_of(word) for word in out.words])
+    results = {name: score.compute() for name, score in scores.items()}
+    return pd.Series(
+        {f"{name}, {kind}": getattr(result, kind) for name, result in results.items() for kind in ("accuracy", "miou")}
+    )
+
+
 def main() -> None:
     """The command line."""
     models = data_dir() / "models"
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.train", description=__doc__)
-    parser.add_argument("what", choices=["all", "restart", "more", "words", "tune", "validate", "blip", "dino"])
+    parser.add_argument("what", choices=["all", "restart", "more", "words", "name", "tune", "validate", "blip", "dino"])
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
@@ -302,6 +321,8 @@ def main() -> None:
         train_pocket_dino(recipe, given.runs, viewer, given.device)
     if given.what in ("all", "restart", "more", "words", "validate"):
         print(validate(painter, given.scenes).round(4).to_string())
+    if given.what in ("all", "restart", "words", "name"):
+        print(validate_words(painter, given.scenes).round(4).to_string())
     if given.what in ("all", "restart", "blip"):
         print(validate_captions(speaker, given.scenes).round(4).to_string())
     if given.what in ("all", "restart", "dino"):
