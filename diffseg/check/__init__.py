@@ -4,11 +4,15 @@ Every check is a `Check`. The modules of this package go with one notebook each;
 """
 
 from ._aggregating import layer_weights, map_at, tile, upsample_map
+from ._clustering import constant_k, lloyd_step, patch_attention
 from ._exercise import Case, Check, Mistake, NotYet
 from ._heads import averaging_loss, head_divergence, kl
 from ._hooking import attention_bytes, attention_probabilities, mean_of_heads, received_attention
 from ._masks import binary_masks, count_pieces, relabel, suppress
 from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
+from ._naming import most_voted, name_masks, sum_and_normalise, tokens_of
+from ._scoring import best_accuracy, mean_iou, pooled_iou, shared_pixels
+from ._tuning import choose_threshold, paired_error, sweep_once
 
 __all__ = [
     "Case",
@@ -18,20 +22,34 @@ __all__ = [
     "attention_bytes",
     "attention_probabilities",
     "averaging_loss",
+    "best_accuracy",
     "binary_masks",
+    "choose_threshold",
+    "constant_k",
     "count_pieces",
     "head_divergence",
     "kl",
     "layer_weights",
     "linked_groups",
+    "lloyd_step",
     "map_at",
+    "mean_iou",
     "mean_of_heads",
     "merge_by_size",
+    "most_voted",
+    "name_masks",
+    "paired_error",
+    "patch_attention",
+    "pooled_iou",
     "received_attention",
     "relabel",
+    "shared_pixels",
+    "sum_and_normalise",
     "suppress",
+    "sweep_once",
     "symmetric_kl",
     "tile",
+    "tokens_of",
     "unseen",
     "upsample_map",
 ]

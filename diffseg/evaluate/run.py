@@ -106,7 +106,8 @@ def _identify(model: str) -> str:
 
 def _settings(given: Sequence[Setting] | None) -> tuple[Setting, ...]:
     """Each setting once, in the order given."""
-    return tuple(dict.fromkeys(None if setting is None else float(setting) for setting in given or ()))
+    settings = () if given is None else given
+    return tuple(dict.fromkeys(None if setting is None else float(setting) for setting in settings))
 
 
 def _tally(results: Results, data: Dataset, keys: Sequence[Key]) -> tuple[Tally, dict[str, set[Key]]]:

@@ -65,7 +65,7 @@ class Recipe:
     blip_scenes: int = 16000
     blip_steps: int = 2500
     blip_batch: int = 32
-    dino: tuple[Stage, ...] = (Stage(112, 4000, 600, 32), Stage(224, 1000, 60, 8, 0.5))
+    dino: tuple[Stage, ...] = (Stage(112, 3000, 240, 16), Stage(224, 600, 20, 8, 0.5))
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
     workers: int = 2

@@ -1,0 +1,180 @@
+"""Figures of scores: the matching behind them, methods compared on the same images, and classes one by one."""
+
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Integer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from pandas import DataFrame, Series
+
+from diffseg.metrics import UNMATCHED
+from diffseg.plots import class_colours
+from diffseg.sweeps import half_width
+
+_WIDTH = 9.6  # inches
+_CHOSEN, _WASTED = "#b93409", "0.45"  # frames: a cell that counts as right, and one without any pixel
+_MARKERS = "oDs^vPX"
+_CELLS = 26  # in a row of `show_groups`
+
+
+def show_matching(
+    matchings: Mapping[str, tuple[Integer[np.ndarray, "classes _"], Integer[np.ndarray, " _"]]],
+    classes: Sequence[str],
+) -> Figure:
+    """Tables of shared pixels, side by side, with a frame around each cell that a matching has chosen.
+
+    A solid frame holds pixels that count as right. A dashed one holds none: that segment was given to a class that it
+    does not share a pixel with. Below a column stands the class of its segment.
+
+    Args:
+        matchings: title -> the table, as `metrics.count_overlap` gives it, and the class of each segment or -1, as
+            `metrics.match_segments` does.
+        classes: their names.
+
+    Raises:
+        ValueError: for no tables, or one of another size than its names or its matching.
+    """
+    if not matchings:
+        raise ValueError("matchings is empty; pass a title, a table and a matching.")
+    for title, (overlap, matched) in matchings.items():
+        if overlap.shape != (len(classes), len(matched)):
+            raise ValueError(
+                f"{title!r}: the table has the shape {list(overlap.shape)}, expected {[len(classes), len(matched)]}: "
+                "a row for each name, a column for each segment."
+            )
+    figure, axes = plt.subplots(
+        1,
+        len(matchings),
+        figsize=(min(_WIDTH, 4.2 * len(matchings)), 1.1 + 0.42 * len(classes)),
+        squeeze=False,
+        layout="constrained",
+    )
+    plt.close(figure)
+    for ax, (title, (overlap, matched)) in zip(axes[0], matchings.items()):
+        _draw_matching(ax, overlap, matched, classes)
+        ax.set_title(title)
+    return figure
+
+
+def show_differences(differences: Mapping[str, DataFrame], level: Real = 0.95, reference: str = "the first") -> Figure:
+    """What methods gain over a reference on the same images: grey dots are images, the bar a confidence interval.
+
+    Args:
+        differences: name of a score -> points gained, a row for each image and a column for each method.
+        level: of the intervals, see `sweeps.half_width`.
+        reference: its name.
+
+    Raises:
+        ValueError: for no scores.
+    """
+    if not differences:
+        raise ValueError("differences is empty; pass a table for each score.")
+    methods = max(table.shape[1] for table in differences.values())
+    figure, axes = plt.subplots(
+        1,
+        len(differences),
+        figsize=(_WIDTH, 0.9 + 0.4 * methods),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    plt.close(figure)
+    for ax, (name, table) in zip(axes[0], differences.items()):
+        places = np.arange(table.shape[1])
+        for place, (_, values) in zip(places, table.items()):
+            ax.plot(values, np.full(len(values), place), "o", color="0.7", ms=4, zorder=1)
+        ax.errorbar(table.mean(), places, xerr=half_width(table, level), fmt="D", color="#00429e", ms=5, capsize=4)
+        ax.axvline(0, color="black", linewidth=0.8)
+        left, right = ax.get_xlim()
+        ax.set_xlim(max(left, -100), min(right, 100))  # of very few images, intervals are wider than scores
+        ax.set_yticks(places, list(table.columns))
+        ax.set(xlabel=f"points of {name} gained over {reference}", ylim=(len(places) - 0.5, -0.5))
+    return figure
+
+
+def show_classes(iou: DataFrame, share: Series) -> Figure:
+    """IoU of each class for some methods, and below how many of all pixels the class has.
+
+    Args:
+        iou: a row for each class, a column for each method, 0 to 1. Rows that are NaN throughout are left out; the
+            rest is sorted by the first method.
+        share: of each class in all labelled pixels, 0 to 1, with the index of `iou`.
+
+    Raises:
+        ValueError: if no row is left.
+    """
+    kept = iou.dropna(how="all")
+    if kept.empty:
+        raise ValueError("iou is NaN in all classes; score an image first.")
+    kept = kept.sort_values(kept.columns[0], ascending=False)
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(_WIDTH, 4.4), height_ratios=(3, 1), sharex=True, layout="constrained"
+    )
+    plt.close(figure)
+    places = np.arange(len(kept))
+    shades = class_colours(len(kept.columns) + 7)[7:]  # the palette from its first dark blue on
+    for number, (method, values) in enumerate(kept.items()):
+        marker = _MARKERS[number % len(_MARKERS)]
+        above.plot(places, values, marker, color=shades[number], ms=6, alpha=0.9, label=method, clip_on=False)
+    above.vlines(places, 0, kept.max(axis=1), color="0.9", zorder=0)
+    above.set(ylabel="IoU", ylim=(0, 1))
+    above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(kept.columns))
+    below.bar(places, 100 * share.loc[kept.index], color="0.6")
+    below.set(ylabel="% of pixels", xlim=(-0.7, len(kept) - 0.3))
+    below.set_xticks(places, list(kept.index), rotation=60, ha="right", rotation_mode="anchor")
+    return figure
+
+
+def show_groups(groups: Mapping[str, Collection[int]], total: int) -> Figure:
+    """Which fine class belongs to which coarse one: a cell for each fine class, in the colour of its group.
+
+    Args:
+        groups: name -> the numbers of its fine classes, from 0 to total - 1.
+        total: how many fine classes there are; those of no group are white.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+    palette = class_colours(len(groups))
+    cells = np.ones((-(-total // _CELLS) * _CELLS, 3))
+    for colour, (name, members) in zip(palette, groups.items()):
+        members = list(members)
+        if members and not 0 <= min(members) <= max(members) < total:
+            raise ValueError(f"{name} holds {min(members)} to {max(members)}; expected 0 to {total - 1}.")
+        cells[members] = colour
+    figure, ax = plt.subplots(figsize=(_WIDTH, 4.6), layout="constrained")
+    plt.close(figure)
+    ax.imshow(cells.reshape(-1, _CELLS, 3), aspect="auto")
+    for number in range(total):
+        row, column = divmod(number, _CELLS)
+        dark = cells[number] @ (0.299, 0.587, 0.114) < 0.5
+        ax.text(column, row, number, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    ax.set_xticks(np.arange(_CELLS + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(len(cells) // _CELLS + 1) - 0.5, minor=True)
+    ax.grid(which="minor", color="white", linewidth=1)
+    ax.tick_params(which="both", length=0)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    handles = [Patch(facecolor=colour, label=name) for colour, name in zip(palette, groups)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
+    return figure
+
+
+def _draw_matching(ax: Axes, overlap: np.ndarray, matched: np.ndarray, classes: Sequence[str]) -> None:
+    ax.imshow(overlap, cmap="Blues", vmin=0, vmax=1.6 * max(overlap.max(), 1), aspect="auto")
+    for (row, column), count in np.ndenumerate(overlap):
+        ax.text(column, row, count, ha="center", va="center", color="black" if count else "0.6")
+    for segment, label in enumerate(matched):
+        if label != UNMATCHED:
+            right = overlap[label, segment] > 0
+            look = {"ec": _CHOSEN, "ls": "-"} if right else {"ec": _WASTED, "ls": "--"}
+            ax.add_patch(Rectangle((segment - 0.46, label - 0.44), 0.92, 0.88, fill=False, lw=2, **look))
+    names = ["(nobody)" if label == UNMATCHED else classes[label] for label in matched]
+    ax.set_xticks(range(len(matched)), [f"segment {segment}\n{name}" for segment, name in enumerate(names)])
+    ax.set_yticks(range(len(classes)), classes)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

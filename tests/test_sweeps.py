@@ -1,0 +1,151 @@
+"""Sweeps: paired by scene, intervals as a t test gives them, and figures that draw what is in the table."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+from scipy import stats
+
+from diffseg.sweeps import Panel, by_scene, gains, half_width, show_gains, show_sweep, show_tables
+
+MIOU = {"a": (0.2, 0.5, 0.4), "b": (0.6, 0.7, 0.9), "c": (0.1, 0.4, 0.3), "d": (0.5, 0.5, 0.6)}
+POINTS = (4, 8, 16)
+TAUS = (0.1, 0.2, 0.4)
+M, TAU = Panel("M", "anchors", 8, log=True), Panel("tau", "threshold", 0.2, log=True, marked=(0.3, 0.5))
+
+
+@pytest.fixture
+def scores():
+    """Two knobs; scenes and values in an order that is not theirs."""
+    rows = [
+        (scene, knob, value, miou / 2, miou, round(32 / value))
+        for knob, values in (("tau", TAUS), ("M", POINTS))
+        for scene, mious in reversed(MIOU.items())
+        for value, miou in zip(values, mious)
+    ]
+    columns = ["scene", "knob", "value", "accuracy", "miou", "segments"]
+    return pd.DataFrame(rows[::2] + rows[1::2], columns=columns)
+
+
+def lines_of(ax):
+    return {line.get_label(): (line.get_xdata(), line.get_ydata()) for line in ax.lines}
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_scenes_and_columns_values(scores):
+    table = by_scene(scores, "M")
+    assert list(table.index) == list(MIOU) and list(table.columns) == list(POINTS)
+    assert table.to_numpy().tolist() == [list(mious) for mious in MIOU.values()]
+    assert np.allclose(by_scene(scores, "M", "accuracy") * 2, table)
+
+
+def test_gains_are_differences_on_the_same_scene(scores):
+    table = gains(scores, "tau", 0.2)
+    assert list(table.columns) == [0.1, 0.4], "the default gains nothing over itself, and is left out"
+    for scene, (low, default, high) in MIOU.items():
+        assert table.loc[scene].tolist() == pytest.approx([low - default, high - default])
+
+
+def test_what_all_settings_share_does_not_matter_to_gains(scores):
+    shifted = scores.assign(miou=scores.miou + scores.scene.map({"a": 0.3, "b": -0.2, "c": 0.1, "d": 0}))
+    assert np.allclose(gains(shifted, "M", 8), gains(scores, "M", 8))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_interval_is_that_of_a_t_test(scores, level):
+    table = by_scene(scores, "M")
+    for value, half in half_width(table, level).items():
+        interval = stats.ttest_1samp(table[value], 0).confidence_interval(level)
+        assert (interval.high - interval.low) / 2 == pytest.approx(half)
+
+
+def test_interval_holds_the_truth_as_often_as_it_says():
+    draws = pd.DataFrame(np.random.default_rng(0).normal(3, 2, size=(5, 4000)))  # 4000 experiments with five scenes
+    held = (draws.mean() - 3).abs() < half_width(draws)
+    assert held.mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_one_scene_has_no_interval():
+    assert half_width(pd.DataFrame({"x": [0.5]})).isna().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda scores: by_scene(scores, "N"), "knob='N' is not among those of the sweep: tau, M"),
+        (lambda scores: by_scene(scores[1:], "tau"), "knob='tau': some scenes have no miou at some values"),
+        (lambda scores: gains(scores, "M", 5), "default=5 was not tried; M took 4, 8, 16"),
+        (lambda scores: show_sweep(scores, []), "panels is empty"),
+        (lambda scores: show_gains(scores, []), "panels is empty"),
+        (lambda scores: show_tables({}, []), "0 tables and 0 formats"),
+        (lambda scores: show_tables({"a": by_scene(scores, "M")}, []), "1 tables and 0 formats"),
+    ],
+)
+def test_errors_say_what_to_do(scores, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(scores.sort_values(["knob", "value"], ascending=[False, True]))
+
+
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_draws_the_means(scores):
+    figure = show_sweep(scores, [M, TAU])
+    assert len(figure.axes) == 4 and not plt.get_fignums()
+    upper = lines_of(figure.axes[0])
+    assert list(upper["mIoU"][0]) == list(POINTS)
+    assert upper["mIoU"][1] == pytest.approx(np.mean(list(MIOU.values()), axis=0))
+    assert np.allclose(upper["accuracy"][1] * 2, upper["mIoU"][1])
+    assert lines_of(figure.axes[3])["segments"][1] == pytest.approx([320, 160, 80])
+    assert [ax.get_title() for ax in figure.axes] == ["anchors", "threshold", "", ""]
+
+
+def test_bands_stay_where_means_can_be(scores):
+    figure = show_sweep(scores[scores.scene < "c"], [M])  # of two scenes: intervals wider than 1
+    for ax, (lowest, highest) in zip(figure.axes, [(0, 1), (1, np.inf)]):
+        for band in ax.collections:
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert heights.min() >= lowest and heights.max() <= highest
+
+
+def test_default_and_range_are_marked(scores):
+    figure = show_sweep(scores, [M, TAU])
+    dashed = [line.get_xdata()[0] for ax in figure.axes for line in ax.lines if line.get_linestyle() == "--"]
+    assert dashed == [8, 0.2, 8, 0.2]
+    assert [len(ax.patches) for ax in figure.axes] == [0, 1, 0, 1]
+    assert figure.axes[1].patches[0].get_x() == pytest.approx(0.3)
+
+
+def test_few_values_have_a_tick_each(scores):
+    figure = show_gains(scores, [M])
+    figure.draw_without_rendering()
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["4", "8", "16"]
+
+
+def test_gains_are_drawn_in_points(scores):
+    ax = show_gains(scores, [TAU]).axes[0]
+    dots = sorted(tuple(line.get_ydata()) for line in ax.lines if line.get_marker() == "o")
+    expected = sorted((100 * (low - mid), 100 * (high - mid)) for low, mid, high in MIOU.values())
+    assert np.allclose(dots, expected)
+    assert ax.get_ylim()[0] >= -100 and ax.get_ylim()[1] <= 100
+
+
+def test_one_scene_can_be_drawn(scores):
+    one = scores[scores.scene == "a"]
+    for show in (show_sweep, show_gains):
+        show(one, [M, TAU]).draw_without_rendering()
+
+
+@pytest.mark.parametrize(("framed", "frames"), [(None, [2, 2]), ("right", [0, 2])])
+def test_tables_frame_the_highest_of_each_row(framed, frames):
+    table = pd.DataFrame([[1.0, 3.0, 2.0], [9.0, 5.0, 4.0]], columns=TAUS, index=pd.Index([2, 3], name="N"))
+    figure = show_tables({"left": table, "right": table}, ["{:.0f}", "{:.1f}"], framed)
+    boxes = [[patch for patch in ax.patches if isinstance(patch, Rectangle)] for ax in figure.axes]
+    assert [len(found) for found in boxes] == frames
+    centres = [(box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2) for box in boxes[1]]
+    assert np.allclose(centres, [(1, 0), (0, 1)])
+    assert [text.get_text() for text in figure.axes[1].texts] == ["1.0", "3.0", "2.0", "9.0", "5.0", "4.0"]
+    assert figure.axes[0].get_ylabel() == "N"
