@@ -1,6 +1,6 @@
 """Train the embedded models again: `python -m diffseg.pocket.train all`.
 
-Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about three hours
+Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about four hours
 on two CPU cores; `--longer 4` trains four times as long. `more` goes on from the weights that are there.
 """
 
@@ -65,7 +65,7 @@ class Recipe:
     blip_scenes: int = 16000
     blip_steps: int = 2500
     blip_batch: int = 32
-    dino: tuple[Stage, ...] = (Stage(112, 3000, 240, 16), Stage(224, 600, 20, 8, 0.5))
+    dino: tuple[Stage, ...] = (Stage(112, 3000, 600, 16, 2.5), Stage(224, 600, 20, 8))
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
     workers: int = 2
