@@ -124,9 +124,7 @@ def euclidean_distances(attention: Float[Tensor, "side side side side"]) -> Floa
     return pairwise.euclidean_distances(_maps(attention))
 
 
-def true_k(
-    truths: Iterable[Integer[np.ndarray | Tensor, "height width"]], ignore: int | Collection[int] = IGNORE
-) -> int:
+def true_k(truths: Iterable[Integer[np.ndarray | Tensor, "_ _"]], ignore: int | Collection[int] = IGNORE) -> int:
     """How many classes truths show on average, to the nearest integer and at least 1: the k of K-Means.
 
     Args:

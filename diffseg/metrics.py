@@ -98,14 +98,13 @@ class SegmentationScore:
             ValueError: as `update`, and for names that are missing or out of range.
         """
         overlap = count_overlap(pred, truth, self.classes, self.ignore)
-        given = np.array([UNMATCHED if name is None else name for name in names])
-        if len(given) < overlap.shape[1] or not set(given.tolist()) <= {UNMATCHED, *range(self.classes)}:
+        if len(names) < overlap.shape[1] or not set(names) <= {None, *range(self.classes)}:
             raise ValueError(
                 f"names={list(names)} must be one class from 0 to {self.classes - 1}, or None, for each of the "
                 f"{overlap.shape[1]} segments."
             )
-        for segment, name in enumerate(given[: overlap.shape[1]]):
-            if name != UNMATCHED:
+        for segment, name in enumerate(names[: overlap.shape[1]]):
+            if name is not None:
                 self.hits[name] += overlap[name, segment]
                 self.predicted[name] += overlap[:, segment].sum()
         self.actual += overlap.sum(axis=1)

@@ -79,7 +79,7 @@ def place_names(
         for other, (row, column) in placed:
             in_reach = np.abs(middle_columns - column) < half + letter * len(other) / 2
             depth[np.ix_(np.abs(middle_rows - row) < line, in_reach)] = 0
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        row, column = _deepest(depth, region)
         if depth[row, column] > 0:
             placed.append((word, (float(middle_rows[row]), float(middle_columns[column]))))
     return placed
@@ -128,6 +128,13 @@ def _regions(labels: np.ndarray) -> list[tuple[int, np.ndarray]]:
         found += [(int(areas[index]), mask, numbered == index + 1) for index in large]
     found.sort(key=lambda region: -region[0])
     return [(mask, region) for _, mask, region in found]
+
+
+def _deepest(depth: Float[np.ndarray, "h w"], region: np.ndarray) -> tuple[int, int]:
+    """Row and column of the greatest depth; of equals the one nearest to the region's centre of mass."""
+    equals = np.argwhere(depth == depth.max())
+    nearest = np.square(equals - np.argwhere(region).mean(axis=0)).sum(axis=1).argmin()
+    return tuple(equals[nearest].tolist())
 
 
 def _write_names(ax: Axes, out: Named) -> None:

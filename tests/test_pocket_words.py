@@ -116,16 +116,16 @@ def test_centred_queries_have_nothing_in_common(denoiser, tokenizer):
 def test_habit_is_what_cross_attention_does_for_the_empty_prompt(denoiser, tokenizer):
     given = torch.randn(2, 4, 8, 8), torch.tensor([300, 500]), tokens_of(tokenizer, [""])
     habit = remember(denoiser, tokenizer)
-    assert habit.error(denoiser, *given) == pytest.approx(0, abs=1e-6)
+    assert habit.error(denoiser, *given).item() == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         for name, module in denoiser.unet.named_modules():
             if name.endswith("attn2"):
                 module.to_out[0].weight.mul_(0.5)
                 module.to_out[0].bias.mul_(0.5)
-    assert habit.error(denoiser, *given) == pytest.approx(0.25, rel=1e-3)
+    assert habit.error(denoiser, *given).item() == pytest.approx(0.25, rel=1e-3)
     renew_cross_attention(denoiser.unet)
     error = habit.error(denoiser, *given)
-    assert error == pytest.approx(1)
+    assert error.item() == pytest.approx(1)
     error.backward()
     assert all(parameter.grad is None for parameter in habit.unet.parameters())
 

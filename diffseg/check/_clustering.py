@@ -65,7 +65,7 @@ lloyd_step = Check(
 
 # ---- constant_k -----------------------------------------------------------------------------------------------------
 
-Truths = list[Integer[np.ndarray, "h w"]]
+Truths = list[Integer[np.ndarray, "_ _"]]
 
 
 def _counts(truths: Truths) -> list[int]:
