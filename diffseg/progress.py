@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from tqdm.auto import tqdm
 
 
-def progress(steps: Iterable, about: str) -> Iterable:
-    """The steps, with a bar while they are taken; none where TQDM_DISABLE is set, as under CI.
+def silent() -> bool:
+    """Whether TQDM_DISABLE is set, as under CI: in a notebook tqdm itself does not look at that variable."""
+    return os.environ.get("TQDM_DISABLE", "") not in ("", "0")
 
-    In a notebook tqdm itself does not look at that variable.
-    """
-    return tqdm(steps, desc=about, disable=os.environ.get("TQDM_DISABLE", "") not in ("", "0"))
+
+def progress(steps: Iterable, about: str) -> Iterable:
+    """The steps, with a bar while they are taken, if bars are wanted."""
+    return tqdm(steps, desc=about, disable=silent())

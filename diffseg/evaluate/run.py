@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from .. import IMAGE_SIZE
 from ..datasets import Dataset, UnusableImage
 from ..paths import MODEL_VARIABLE, POCKET, resolve_model
+from ..progress import silent
 from .methods import Setting, find_method
 from .results import Key, Results, Tally, key_of
 from .workers import Job, Task, work
@@ -69,7 +70,13 @@ def evaluate(
     unusable = {}
     job = Job(found, model, size, device)
     with (
-        tqdm(desc=f"{data.name} {data.split}", total=len(data), initial=len(data) - len(tasks), unit="image") as bar,
+        tqdm(
+            desc=f"{data.name} {data.split}",
+            total=len(data),
+            initial=len(data) - len(tasks),
+            unit="image",
+            disable=silent(),
+        ) as bar,
         closing(work(tasks, job, scheduler)) as outcomes,
     ):
         bar.set_postfix_str(tally.best())
