@@ -156,7 +156,10 @@ def test_latents_are_read_again_not_made_again(tmp_path):
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert made.values.shape == (3, 4, 8, 8)
     np.testing.assert_array_equal(made.values, again.values)
-    assert again.captions == [scene(seed, 64).caption for seed in range(3)]
+    drawn = [scene(seed, 64) for seed in range(3)]
+    assert again.captions == [one.caption for one in drawn]
+    np.testing.assert_array_equal(made.labels, again.labels)
+    np.testing.assert_array_equal(again.labels, [one.labels[4::8, 4::8] for one in drawn])
 
 
 def test_latents_of_another_autoencoder_are_not_mistaken(tmp_path):

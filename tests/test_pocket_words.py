@@ -14,6 +14,7 @@ from diffseg.pocket.words import (
     centre_queries,
     choose_prompts,
     clean_error,
+    even_weights,
     hide_channels,
     list_nouns,
     mask_padding,
@@ -136,16 +137,29 @@ def test_true_noise_has_no_error_and_others_follow_the_formula():
     clean, noise, guess = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
     steps = torch.tensor([250, 800])
     noisy = scheduler.add_noise(clean, noise, steps)
-    assert clean_error(scheduler, clean, noisy, steps, noise) == pytest.approx(0, abs=1e-8)
-    kept = scheduler.alphas_cumprod[steps]
-    expected = ((1 - kept) / kept * (noise - guess).square().mean((1, 2, 3))).mean()
-    assert clean_error(scheduler, clean, noisy, steps, guess).item() == pytest.approx(expected.item(), rel=1e-4)
+    none = clean_error(scheduler, clean, noisy, steps, noise)
+    torch.testing.assert_close(none, torch.zeros(2, 3, 3), atol=1e-6, rtol=0)
+    kept = scheduler.alphas_cumprod[steps][:, None, None]
+    expected = (1 - kept) / kept * (noise - guess).square().mean(dim=1)
+    torch.testing.assert_close(clean_error(scheduler, clean, noisy, steps, guess), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_all_classes_of_a_scene_count_the_same():
+    drawn = [scene(seed, 64) for seed in range(20)]
+    labels = np.stack([one.labels for one in drawn])
+    weights = even_weights(torch.from_numpy(labels)).numpy()
+    np.testing.assert_allclose(weights.mean(axis=(1, 2)), 1, rtol=1e-5)
+    for truth, weight in zip(labels, weights):
+        sums = [weight[truth == index].sum() for index in np.unique(truth)]
+        np.testing.assert_allclose(sums, truth.size / len(sums), rtol=1e-4)
+        assert all(np.ptp(weight[truth == index]) == 0 for index in np.unique(truth))
 
 
 def test_only_words_are_trained(denoiser, tokenizer, tmp_path):
     values = np.random.default_rng(0).standard_normal((4, 4, 8, 8)).astype(np.float16)
+    labels = np.random.default_rng(0).integers(0, 27, (4, 8, 8), dtype=np.uint8)
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    habit, latents = remember(denoiser, tokenizer), Latents(values, CAPTIONS[:4])
+    habit, latents = remember(denoiser, tokenizer), Latents(values, labels, CAPTIONS[:4])
     after = train_words(denoiser, tokenizer, habit, latents, tmp_path, steps=3, batch=2).state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     for name in before:

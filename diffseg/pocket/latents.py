@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -22,12 +22,16 @@ class Latents:
     """Encoded scenes."""
 
     values: Float[np.ndarray, "scenes 4 side side"]  # float16, scaled
+    labels: UInt8[np.ndarray, "scenes side side"]
     captions: list[str]
 
-    def sample(self, rng: np.random.Generator, batch: int) -> tuple[Float[Tensor, "batch 4 side side"], list[str]]:
-        """Random scenes with their captions."""
+    def sample(
+        self, rng: np.random.Generator, batch: int
+    ) -> tuple[Float[Tensor, "batch 4 side side"], UInt8[Tensor, "batch side side"], list[str]]:
+        """Latents, labels and captions of random scenes."""
         chosen = np.sort(rng.choice(len(self.values), batch, replace=False))
-        return torch.from_numpy(self.values[chosen].astype(np.float32)), [self.captions[i] for i in chosen]
+        values = torch.from_numpy(self.values[chosen].astype(np.float32))
+        return values, torch.from_numpy(self.labels[chosen]), [self.captions[index] for index in chosen]
 
 
 def _fingerprint(vae: AutoencoderKL) -> str:
@@ -45,19 +49,26 @@ def encode_scenes(
     """Encode the first `number` training scenes at `size` pixels, or read them if that was done before
     with the same autoencoder; `painted` as in `scene`."""
     name = f"{size}-{number}-{'painted-' if painted else ''}{_fingerprint(vae)}"
-    values, captions = folder / f"latents-{name}.npy", folder / f"captions-{name}.csv"
+    values, labels, captions = folder / f"latents-{name}.npy", folder / f"labels-{name}.npy", folder / f"{name}.csv"
     if not captions.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        side = size // 2 ** (len(vae.config.block_out_channels) - 1)
+        pixels = 2 ** (len(vae.config.block_out_channels) - 1)  # per latent place, along one side
+        side = size // pixels
         stored = np.lib.format.open_memmap(values, "w+", np.float16, (number, 4, side, side))
+        classes = np.lib.format.open_memmap(labels, "w+", np.uint8, (number, side, side))
         loader = DataLoader(Scenes(number, size, painted), batch_size=8, num_workers=workers)
         said: list[str] = []
-        for pictures, _, batch_captions in tqdm(loader, desc=f"encoding at {size}", mininterval=5):
+        for pictures, truths, batch_captions in tqdm(loader, desc=f"encoding at {size}", mininterval=5):
             inputs = to_tensor(pictures.numpy()).to(vae.device)
             with torch.autocast(vae.device.type, torch.bfloat16):
                 means = vae.encode(inputs).latent_dist.mean.float()
-            stored[len(said) : len(said) + len(means)] = (means * vae.config.scaling_factor).cpu().numpy()
+            here = slice(len(said), len(said) + len(means))
+            stored[here] = (means * vae.config.scaling_factor).cpu().numpy()
+            classes[here] = truths[:, pixels // 2 :: pixels, pixels // 2 :: pixels].numpy()
             said += batch_captions
         stored.flush()
-        pd.Series(said, name="caption").to_csv(captions, index=False)  # last: marks the latents as complete
-    return Latents(np.load(values, mmap_mode="r"), pd.read_csv(captions).caption.tolist())
+        classes.flush()
+        pd.Series(said, name="caption").to_csv(captions, index=False)  # last: marks the rest as complete
+    return Latents(
+        np.load(values, mmap_mode="r"), np.load(labels, mmap_mode="r"), pd.read_csv(captions).caption.tolist()
+    )

@@ -61,7 +61,7 @@ class Recipe:
         Stage(384, 4000, 2000, 4, 0.7),
         Stage(512, 3000, 2500, 4, 0.5),
     )
-    words: Stage = Stage(256, 5000, 3500, 8)
+    words: Stage = Stage(256, 10000, 9500, 8)
     blip_scenes: int = 16000
     blip_steps: int = 2500
     blip_batch: int = 32

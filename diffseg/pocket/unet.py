@@ -121,7 +121,7 @@ def train_unet(
     denoiser.to(device)
 
     def loss(model: Denoiser, rng: np.random.Generator, step: int) -> Tensor:
-        clean, captions = latents.sample(rng, batch)
+        clean, _, captions = latents.sample(rng, batch)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.from_numpy((1000 * rng.beta(*TIMES, batch)).astype(np.int64))

@@ -8,7 +8,8 @@ there is little left to ask the words for, and cross-attention learns nothing. T
   which place;
 - the *queries are centred*: what all places have in common is most of their features, and a query made of it asks for
   the same word everywhere;
-- the scenes are *painted*: only the caption says which of the things is the purple one.
+- the scenes are *painted*: only the caption says which of the things is the purple one;
+- all classes of a scene *count the same*, a duck as much as the sky that fills half of the picture.
 
 Only the cross-attention and the text encoder are trained, both from nothing; the rest of the UNet stays as it is. So
 that its self-attention stays what it was, too, cross-attention learns to do for the empty prompt what it did before.
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -37,8 +38,8 @@ HIDDEN, LISTED, DROPPED = 0.8, 0.2, 0.1
 #: How often the attention to the padding after a prompt is masked: it would otherwise take all of it.
 UNPADDED = 0.5
 
-#: Timesteps in training, from the first to before the last: with less noise shapes are clear, with more they are gone.
-TIMES = (200, 900)
+#: Timesteps in training, from the first to before the last: with more noise the shapes of things are gone.
+TIMES = (100, 700)
 
 #: Scenes from which the common part of the queries is measured.
 MEASURED = 32
@@ -169,12 +170,21 @@ def optimizers_for_words(denoiser: Denoiser) -> list[torch.optim.Optimizer]:
     ]
 
 
+def even_weights(labels: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """Weights of the places with which every class of a scene has the same sum; their mean is 1."""
+    weights = torch.zeros(labels.shape)
+    for row, places in zip(weights, labels, strict=True):
+        _, inverse, counts = places.unique(return_inverse=True, return_counts=True)
+        row.copy_((places.numel() / (len(counts) * counts))[inverse])
+    return weights
+
+
 def clean_error(
     scheduler: DDPMScheduler, clean: Tensor, noisy: Tensor, timesteps: Tensor, predicted: Tensor
-) -> Float[Tensor, ""]:
-    """Mean squared error of the clean latent that follows from the predicted noise."""
+) -> Float[Tensor, "n h w"]:
+    """Mean squared error, over the channels, of the clean latent that follows from the predicted noise."""
     kept = scheduler.alphas_cumprod.to(clean.device)[timesteps][:, None, None, None]
-    return ((noisy - (1 - kept).sqrt() * predicted) / kept.sqrt() - clean).square().mean()
+    return ((noisy - (1 - kept).sqrt() * predicted) / kept.sqrt() - clean).square().mean(dim=1)
 
 
 def train_words(
@@ -195,7 +205,7 @@ def train_words(
         tokenizer: of the text encoder.
         habit: of the same UNet with the text encoder that it was trained with.
         latents: training scenes with captions.
-        folder: for checkpoint and log; the loss is the error in the clean latents plus that of the habit.
+        folder: for checkpoint and log; the loss is the weighted error in the clean latents plus that of the habit.
         steps: optimiser steps.
         batch: scenes per step.
         device: where to train.
@@ -209,19 +219,20 @@ def train_words(
     empty = _empty(tokenizer).to(device)
 
     def draw(rng: np.random.Generator, number: int) -> tuple[Tensor, ...]:
-        """clean, noisy, timesteps, tokens"""
-        clean, captions = latents.sample(rng, number)
+        """clean, weights, noisy, timesteps, tokens"""
+        clean, labels, captions = latents.sample(rng, number)
+        weights = even_weights(labels)
         if rng.random() < 0.5:  # no caption speaks of left and right
-            clean = clean.flip(-1)
+            clean, weights = clean.flip(-1), weights.flip(-1)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         timesteps = torch.from_numpy(rng.integers(*TIMES, number))
         noisy = scheduler.add_noise(hide_channels(clean, rng), noise, timesteps)
         prompts = choose_prompts(captions, rng)
         tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return tuple(tensor.to(device) for tensor in (clean, noisy, timesteps, tokens))
+        return tuple(tensor.to(device) for tensor in (clean, weights, noisy, timesteps, tokens))
 
     def loss(model: Denoiser, rng: np.random.Generator, step: int) -> Tensor:
-        clean, noisy, timesteps, tokens = draw(rng, batch)
+        clean, weights, noisy, timesteps, tokens = draw(rng, batch)
         mask = mask_padding(tokens, tokenizer.eos_token_id, rng)
         with torch.autocast(device, torch.bfloat16):
             predicted = model(noisy, timesteps, tokens, mask).float()
@@ -229,9 +240,9 @@ def train_words(
             noise = torch.from_numpy(rng.standard_normal(clean[few].shape, dtype=np.float32)).to(device)
             usual = scheduler.add_noise(clean[few], noise, timesteps[few])
             strayed = habit.error(model, usual, timesteps[few], empty)
-        return clean_error(scheduler, clean, noisy, timesteps, predicted) + strayed
+        return (weights * clean_error(scheduler, clean, noisy, timesteps, predicted)).mean() + strayed
 
-    _, *given = draw(np.random.default_rng([seed, steps]), min(MEASURED, len(latents.captions)))
+    _, _, *given = draw(np.random.default_rng([seed, steps]), min(MEASURED, len(latents.captions)))
     centre_queries(denoiser, *given)
     return train(denoiser, optimizers_for_words(denoiser), loss, Plan(steps, ema=0.998, seed=seed), folder)
 
