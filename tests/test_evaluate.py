@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -332,7 +333,11 @@ class TestCutShort:
     def test_a_stopped_run_goes_on(self, root, data, model, tmp_path, encoded, reference, how):
         out = tmp_path / "out"
         command = [sys.executable, "-m", "diffseg.evaluate", *arguments(root, model, out)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        # What is started in the background ignores Ctrl-C, and hands that on to all that it starts: these tests, too.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed
+        ) as process:
             wait_for_images(out, 2)
             process.send_signal(how)
             printed = process.communicate()[1]
