@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
 from IPython.display import Image
@@ -13,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffseg.plots import Picture, colours, show_image
+from diffseg.plots import Picture, closed_figure, colours, show_image
 
 _UNMERGED = -1
 _DPI = 72
@@ -97,8 +96,7 @@ def merging_film(
     palette[np.argsort(-largest, kind="stable")] = colours(len(places))  # the largest groups are told apart best
     palette = np.vstack([palette, [0.8, 0.8, 0.8]])  # the last, number -1, is grey: not merged yet
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.5), dpi=_DPI, layout="constrained")
-    plt.close(figure)
+    figure, [[left, right]] = closed_figure(1, 2, (6.4, 3.5), dpi=_DPI)
     show_image(image, "", left)
     left.images[0].set_alpha(0.5)
     rows, columns = ((places.cpu().numpy() + 0.5) * np.shape(image)[0] / passes[0].shape[1] - 0.5).T

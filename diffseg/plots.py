@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython import get_ipython
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Integer, Shaped, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -185,6 +185,21 @@ def overlay(
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
+
+
+def closed_figure(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Figure, Shaped[np.ndarray, "rows columns"]]:
+    """A figure to be returned, and its axes: left open, a notebook would show it a second time.
+
+    Args:
+        rows, columns: how many axes.
+        size: width and height, inches.
+        options: see `matplotlib.pyplot.subplots`.
+    """
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+    plt.close(figure)
+    return figure, axes
 
 
 def show_image(image: Picture, title: str = "", ax: Axes | None = None) -> Figure:
@@ -359,8 +374,7 @@ def _grid(
     rows = -(-panels // columns)
     side = min(_WIDTH / columns, _LARGEST)
     size = (columns * side, rows * (side + _TITLE * titled) + _TITLE * legend)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    plt.close(figure)  # the caller returns it; left open, a notebook would show it a second time
+    figure, axes = closed_figure(rows, columns, size)
     for empty in axes.flat[panels:]:
         empty.set_axis_off()
     return figure, list(axes.flat[:panels])

@@ -94,8 +94,7 @@ def show_unet(
     rows = {side: row for row, side in enumerate(sorted({box.side for box in boxes}, reverse=True))}
     places = [(x, rows[box.side]) for x, box in enumerate(boxes)]
 
-    figure, ax = plt.subplots(figsize=(_WIDTH, 1.5 + 0.62 * len(rows)), layout="constrained")
-    plt.close(figure)
+    figure, [[ax]] = closed_figure(1, 1, (_WIDTH, 1.5 + 0.62 * len(rows)))
     ax.plot(*zip(*places), color=_FLOW, lw=1.5, zorder=1)  # the way of the data
     _draw_skips(ax, boxes, places)
     scale = ScalarMappable(Normalize(min(values), max(values)), "viridis") if values is not None else None
@@ -151,8 +150,7 @@ def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tupl
 
     panel = min(_WIDTH / (down + middle + up), 2.0)
     size = ((down + middle + up) * panel, len(sides) * (panel + 0.22))
-    figure, axes = plt.subplots(len(sides), down + middle + up, figsize=size, squeeze=False, layout="constrained")
-    plt.close(figure)
+    figure, axes = closed_figure(len(sides), down + middle + up, size)
     for ax in axes.flat:
         ax.set_axis_off()
     for row, side in enumerate(sides):

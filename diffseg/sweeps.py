@@ -18,6 +18,8 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocat
 from pandas import DataFrame, Series
 from scipy import stats
 
+from diffseg.plots import closed_figure
+
 _SCORES = ("accuracy", "miou")
 _LABELS = {"accuracy": "accuracy", "miou": "mIoU", "segments": "segments"}
 _LINES = {
@@ -152,8 +154,7 @@ def show_tables(tables: Mapping[str, DataFrame], formats: Sequence[str], framed:
     if not tables or len(tables) != len(formats):
         raise ValueError(f"{len(tables)} tables and {len(formats)} formats; pass one format for each table.")
     height = 0.9 + 0.34 * max(map(len, tables.values()))
-    figure, axes = plt.subplots(1, len(tables), figsize=(9.6, height), squeeze=False, layout="constrained")
-    plt.close(figure)
+    figure, axes = closed_figure(1, len(tables), (9.6, height))
     for ax, (title, table), written in zip(axes[0], tables.items(), formats):
         values = table.to_numpy(dtype=float)
         ax.imshow(values, aspect="auto", cmap="viridis")
@@ -180,18 +181,7 @@ def _panels(
     """A closed figure, and its axes [rows, panels]; what stands side by side has one vertical axis."""
     if not panels:
         raise ValueError("panels is empty; pass a Panel for each number to be drawn.")
-    figure, axes = plt.subplots(
-        rows,
-        len(panels),
-        figsize=(9.6, height),
-        height_ratios=ratios,
-        sharex="col",
-        sharey="row",
-        squeeze=False,
-        layout="constrained",
-    )
-    plt.close(figure)
-    return figure, axes
+    return closed_figure(rows, len(panels), (9.6, height), height_ratios=ratios, sharex="col", sharey="row")
 
 
 def _line(ax: Axes, mean: Series, half: Series, name: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 
-import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Integer
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 from pandas import DataFrame, Series
 
 from diffseg.metrics import UNMATCHED
-from diffseg.plots import class_colours
+from diffseg.plots import class_colours, closed_figure
 from diffseg.sweeps import half_width
 
 _WIDTH = 9.6  # inches
@@ -46,14 +45,8 @@ def show_matching(
                 f"{title!r}: the table has the shape {list(overlap.shape)}, expected {[len(classes), len(matched)]}: "
                 "a row for each name, a column for each segment."
             )
-    figure, axes = plt.subplots(
-        1,
-        len(matchings),
-        figsize=(min(_WIDTH, 4.2 * len(matchings)), 1.1 + 0.42 * len(classes)),
-        squeeze=False,
-        layout="constrained",
-    )
-    plt.close(figure)
+    size = min(_WIDTH, 4.2 * len(matchings)), 1.1 + 0.42 * len(classes)
+    figure, axes = closed_figure(1, len(matchings), size)
     for ax, (title, (overlap, matched)) in zip(axes[0], matchings.items()):
         _draw_matching(ax, overlap, matched, classes)
         ax.set_title(title)
@@ -74,15 +67,7 @@ def show_differences(differences: Mapping[str, DataFrame], level: Real = 0.95, r
     if not differences:
         raise ValueError("differences is empty; pass a table for each score.")
     methods = max(table.shape[1] for table in differences.values())
-    figure, axes = plt.subplots(
-        1,
-        len(differences),
-        figsize=(_WIDTH, 0.9 + 0.4 * methods),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    plt.close(figure)
+    figure, axes = closed_figure(1, len(differences), (_WIDTH, 0.9 + 0.4 * methods), sharey=True)
     for ax, (name, table) in zip(axes[0], differences.items()):
         places = np.arange(table.shape[1])
         for place, (_, values) in zip(places, table.items()):
@@ -111,10 +96,7 @@ def show_classes(iou: DataFrame, share: Series) -> Figure:
     if kept.empty:
         raise ValueError("iou is NaN in all classes; score an image first.")
     kept = kept.sort_values(kept.columns[0], ascending=False)
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(_WIDTH, 4.4), height_ratios=(3, 1), sharex=True, layout="constrained"
-    )
-    plt.close(figure)
+    figure, [[above], [below]] = closed_figure(2, 1, (_WIDTH, 4.4), height_ratios=(3, 1), sharex=True)
     places = np.arange(len(kept))
     shades = class_colours(len(kept.columns) + 7)[7:]  # the palette from its first dark blue on
     for number, (method, values) in enumerate(kept.items()):
@@ -146,8 +128,7 @@ def show_groups(groups: Mapping[str, Collection[int]], total: int) -> Figure:
         if members and not 0 <= min(members) <= max(members) < total:
             raise ValueError(f"{name} holds {min(members)} to {max(members)}; expected 0 to {total - 1}.")
         cells[members] = colour
-    figure, ax = plt.subplots(figsize=(_WIDTH, 4.6), layout="constrained")
-    plt.close(figure)
+    figure, [[ax]] = closed_figure(1, 1, (_WIDTH, 4.6))
     ax.imshow(cells.reshape(-1, _CELLS, 3), aspect="auto")
     for number in range(total):
         row, column = divmod(number, _CELLS)

@@ -200,7 +200,7 @@ def test_check_accepts_a_good_notebook(check):
         cell(
             "\n".join("1" * MAX_LINES),
             2,
-            [printed("see a/work/home, https://example.org/home/x, 0x1f697\n")],
+            [printed("see a/home/dog, https://example.org/home/x, 0x1f697\n")],
         ),
         **run_notebooks.METADATA,
     )

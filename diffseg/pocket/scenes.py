@@ -17,7 +17,7 @@ from PIL import Image, ImageColor, ImageFilter, ImageStat
 from ..paths import data_dir
 from .captions import describe
 from .catalogue import CLASSES, PAINTS, STUFF_BY_NAME, THING_BY_NAME, THINGS
-from .textures import TONES, smooth_noise
+from .textures import LEVELS, PATCHES, TONES, smooth_noise
 
 #: Where the splits begin: seeds for choosing settings, for validation, and those that the project never uses.
 TUNING_SEED, VALIDATION_SEED, RESERVED_SEED = 900_000, 1_000_000, 2_000_000
@@ -32,6 +32,19 @@ LIGHT = (0.88, 1.08)
 
 #: How much the parts of a thing keep colours of their own (1: as drawn; 0: one flat colour).
 OWN_COLOURS = 0.12
+
+#: The same numbers in the rich world, where colour alone tells neither a thing nor a material from another.
+RICH_TWO_TONE = 0.45
+RICH_LIGHT = (0.75, 1.12)
+
+#: How far a material's patches go from one of its palettes towards the next.
+RICH_PATCHES = 0.45
+
+#: How far the colours of a material are moved, all of them alike: (in the flat world, in the rich one), of 255.
+TINT, RICH_TINT = 22, 26
+
+#: Degrees around its main hue in which a thing is repainted in the rich world: a car keeps its windows and wheels.
+PAINTED_HUES = 48
 
 _UPPER = (  # what is behind the ground: names from far to near, and how often
     (("sky",), 0.24),
@@ -82,7 +95,7 @@ class _Layer:
     top: np.ndarray  # fractions of the image's side, from the top
 
 
-def scene(seed: int, size: int = 512, painted: bool = False) -> Scene:
+def scene(seed: int, size: int = 512, painted: bool = False, rich: bool = False) -> Scene:
     """Draw the scene of a seed.
 
     Args:
@@ -90,6 +103,8 @@ def scene(seed: int, size: int = 512, painted: bool = False) -> Scene:
         size: side of the image in pixels, a multiple of 8 from 64 on.
         painted: every thing has one of the colours that captions name, a purple horse as well. For learning words:
             only the caption says which colour is whose.
+        rich: things keep the colours of their parts and materials change within themselves, so that knowing what a
+            place belongs to says more than its own colour does. The plan, the labels and the nouns are the same.
 
     Raises:
         ValueError: if the seed is negative or the size cannot be drawn.
@@ -109,7 +124,7 @@ def scene(seed: int, size: int = 512, painted: bool = False) -> Scene:
         colours = np.random.default_rng([seed, attempt, 1]).choice(list(PAINTS), len(placed))
         placed = [replace(thing, paint=str(paint), tinted=True) for thing, paint in zip(placed, colours, strict=True)]
     labels = _label_map(layers, placed, size)
-    image = _paint(rng, layers, placed, size)
+    image = _paint(rng, layers, placed, size, rich)
     nouns = tuple(name for index, name in enumerate(CLASSES) if (coarse == index).any())
     return Scene(image, labels, _caption(rng, layers, placed), nouns)
 
@@ -237,16 +252,19 @@ def _is_uncovered(thing: _Placed, nearer: list[_Placed], size: int) -> bool:
     return bool(whole >= MIN_VISIBLE * size**2 and np.count_nonzero(canvas) >= 0.6 * whole)
 
 
-def _paint(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed], size: int) -> Image.Image:
+def _paint(
+    rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed], size: int, rich: bool
+) -> Image.Image:
     picture = Image.new("RGB", (size, size))
     for layer in layers:
-        picture.paste(_material(rng, layer.name, size), mask=Image.fromarray(_region(layer, size)))
+        material = (_rich_material if rich else _material)(rng, layer.name, size)
+        picture.paste(material, mask=Image.fromarray(_region(layer, size)))
     for thing in placed:
         sprite, corner = _cut_out(thing, size)
         if thing.ground != "sky":
             _cast_shadow(picture, sprite, corner)
-        picture.paste(_recolour(rng, sprite, thing), corner, sprite)
-    lit = np.asarray(picture) * _light(rng, size)[..., None]
+        picture.paste((_rich_colours if rich else _recolour)(rng, sprite, thing), corner, sprite)
+    lit = np.asarray(picture) * _light(rng, size, *(RICH_LIGHT if rich else LIGHT))[..., None]
     return Image.fromarray(np.minimum(lit, 255).astype(np.uint8))
 
 
@@ -254,14 +272,38 @@ def _material(rng: np.random.Generator, name: str, size: int) -> Image.Image:
     """A square of stuff: tones between the two colours of one of its palettes."""
     palettes = STUFF_BY_NAME[name].palettes
     ends = np.array(palettes[rng.integers(len(palettes))], np.float32)
-    dark, light = ends.mean(0) + TWO_TONE * (ends - ends.mean(0)) + rng.uniform(-22, 22, 3).astype(np.float32)
+    dark, light = _spread(ends, TWO_TONE) + rng.uniform(-TINT, TINT, 3).astype(np.float32)
     shades = np.clip(dark + np.linspace(0, 1, 256, dtype=np.float32)[:, None] * (light - dark), 0, 255)
     return Image.fromarray(shades.astype(np.uint8)[(255 * TONES[name](rng, size)).astype(np.uint8)])
 
 
-def _light(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size"]:
+def _rich_material(rng: np.random.Generator, name: str, size: int) -> Image.Image:
+    """A square of stuff that changes within itself: patches of one palette in another, all with one tint.
+
+    Which two palettes go together is fixed, and the tint is theirs together: each patch tells the colours of the other.
+    """
+    palettes = STUFF_BY_NAME[name].palettes
+    chosen = rng.integers(len(palettes))
+    tint = rng.uniform(-RICH_TINT, RICH_TINT, 3).astype(np.float32)
+    patches = PATCHES[name](rng, size)
+    shades = [
+        _spread(np.array(palettes[index % len(palettes)], np.float32), RICH_TWO_TONE) + tint
+        for index in (chosen, chosen + 1)
+    ]  # two palettes of two colours
+    across = np.linspace(0, RICH_PATCHES, LEVELS, dtype=np.float32)[:, None, None]  # from one palette to the other
+    dark, light = (shades[0] + across * (shades[1] - shades[0])).transpose(1, 0, 2)[..., None, :]
+    table = np.clip(dark + np.linspace(0, 1, 256, dtype=np.float32)[:, None] * (light - dark), 0, 255)
+    tones = (255 * TONES[name](rng, size)).astype(np.uint8)
+    return Image.fromarray(table.astype(np.uint8)[((LEVELS - 1) * patches + 0.5).astype(np.uint8), tones])
+
+
+def _spread(ends: Float[np.ndarray, "2 3"], factor: float) -> Float[np.ndarray, "2 3"]:
+    """Two colours, nearer to their mean."""
+    return ends.mean(0) + factor * (ends - ends.mean(0))
+
+
+def _light(rng: np.random.Generator, size: int, dim: float, bright: float) -> Float[np.ndarray, "size size"]:
     """A soft field of light over the whole picture: bright and dim quarters."""
-    dim, bright = LIGHT
     return dim + (bright - dim) * smooth_noise(rng, size, 3, 3)
 
 
@@ -291,6 +333,32 @@ def _recolour(rng: np.random.Generator, sprite: Image.Image, thing: _Placed) -> 
     if thing.tinted:
         flat = ImageColor.getrgb(f"hsv({(PAINTS[thing.paint] + turn) % 360:.0f}, 65%, {max(mean) / 2.55:.0f}%)")
     return Image.blend(painted, Image.new("RGB", painted.size, flat), 1 - OWN_COLOURS)
+
+
+def _rich_colours(rng: np.random.Generator, sprite: Image.Image, thing: _Placed) -> Image.Image:
+    """Repaint the parts of a thing that have its main colour, and change the light on all of it alike."""
+    own = THING_BY_NAME[thing.name].hue
+    hue, saturation, value = np.asarray(sprite.convert("RGB").convert("HSV")).transpose(2, 0, 1)
+    shift = rng.uniform(-9, 9)
+    gain, strength = rng.uniform(0.62, 1.12), rng.uniform(0.7, 1.15)
+    steps = np.arange(256)
+    hues = (steps + round(shift / 360 * 256)) % 256
+    if thing.paint:
+        main = own if own is not None else _main_hue(hue, saturation, np.asarray(sprite.getchannel("A")))
+        near = np.abs((steps / 256 * 360 - main + 180) % 360 - 180) < PAINTED_HUES
+        hues[near] = (steps[near] + round((shift + PAINTS[thing.paint] - main) / 360 * 256)) % 256
+    if thing.tinted:  # grey parts too
+        hue = np.where(saturation < 60, np.uint8(main / 360 * 256), hue)
+        saturation = np.maximum(saturation, 90)
+    levels = [hues, np.minimum(steps * strength, 255), np.minimum(steps * gain, 255)]
+    channels = [table.astype(np.uint8)[channel] for table, channel in zip(levels, (hue, saturation, value))]
+    return Image.fromarray(np.stack(channels, axis=-1), "HSV").convert("RGB")
+
+
+def _main_hue(hue: np.ndarray, saturation: np.ndarray, alpha: np.ndarray) -> float:
+    """The most frequent hue of a drawing, in degrees; grey pixels and those outside it do not count."""
+    counts = np.bincount(hue.ravel() // 16, saturation.ravel() * (alpha.ravel() > 127.0), minlength=16)
+    return (counts.argmax() + 0.5) / 16 * 360
 
 
 def _caption(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed]) -> str:

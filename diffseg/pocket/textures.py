@@ -105,3 +105,33 @@ TONES: dict[str, Callable[[np.random.Generator, int], Tone]] = {
     "snow": _snow,
     "field": _field,
 }
+
+
+#: How many steps there are from one palette of a material to the other.
+LEVELS = 32
+
+
+def _fade(rng: np.random.Generator, size: int) -> Tone:
+    """From top to bottom, and a little askew: the sky above the horizon."""
+    fade = _ramp(size)[:, None] * rng.uniform(1.3, 2.2) + _ramp(size)[None, :] * rng.uniform(-0.3, 0.3)
+    return np.clip(fade + 0.25 * smooth_noise(rng, size, 4, 3) - 0.2, 0, 1)
+
+
+def _blots(rows: int, columns: int, gain: Real) -> Callable[[np.random.Generator, int], Tone]:
+    """Patches with soft edges."""
+    return lambda rng, size: contrast(smooth_noise(rng, size, rows, columns), gain)
+
+
+#: Where a material shows its second palette (1), in the rich world.
+PATCHES: dict[str, Callable[[np.random.Generator, int], Tone]] = {
+    "sky": _fade,
+    "mountain": _blots(9, 5, 7),
+    "forest": _blots(4, 8, 7),
+    "wall": _blots(6, 5, 9),
+    "grass": _blots(8, 5, 6),
+    "sand": _blots(7, 4, 5),
+    "water": _blots(9, 3, 5),
+    "road": _blots(6, 6, 9),
+    "snow": _blots(8, 4, 6),
+    "field": _blots(9, 4, 6),
+}

@@ -1,6 +1,6 @@
 """Train the embedded models again: `python -m diffseg.pocket.train all`.
 
-Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about four hours
+Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about five hours
 on two CPU cores; `--longer 4` trains four times as long. `more` goes on from the weights that are there.
 """
 
