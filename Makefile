@@ -40,7 +40,7 @@ bench: $(READY) ## time and memory of each stage
 	$(PY) -m benchmarks.bench
 
 pocket: $(READY) ## train the embedded models again
-	$(PY) -m diffseg.pocket.train all
+	$(PY) -m diffseg.pocket.training all
 
 refresh: $(READY) ## run every notebook, store its outputs in the file, make the exercises anew
 	$(PY) tools/run_notebooks.py --inplace

@@ -19,12 +19,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from diffseg import ATTENTION_SIZE, IMAGE_SIZE, TIMESTEP, DiffSegPipeline
-from diffseg.aggregate import aggregate
+from diffseg.aggregation import aggregate
 from diffseg.attention import record_attention
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor, unet_pass
 from diffseg.images import read_image
 from diffseg.masks import suppress
-from diffseg.merge import anchor_grid, merge
+from diffseg.merging import anchor_grid, merge
 
 MIB = 2**20
 

@@ -2,11 +2,11 @@
 
     image --diffuse--> attention maps --attend--> A [64, 64, 64, 64] --segment--> labels [512, 512]
 
-Importing the package is cheap: a name below loads its module (and torch) when first used. Every
-room of the suite is a module: ``diffseg.aggregate.aggregate``, ``diffseg.merge.merge``, ...
+A chapter is a module: what notebook 03 explains is in ``diffseg.aggregation``, and ``from diffseg import aggregate`` is
+its function. Importing the package is cheap: a name loads its module (and torch) when it is first used.
 """
 
-from importlib import import_module
+import lazy_loader
 
 __version__ = "0.1.0"
 
@@ -19,39 +19,20 @@ ITERATIONS = 3  # N, passes of merging
 THRESHOLD = 1.0  # tau "in the wild", nats; a model folder may carry its own
 SEED = 0  # of the noise that is added to the latent
 
-# Public name -> the module it lives in.
-_LAZY = {
-    "DiffSegPipeline": "pipeline",
-    "DiffSegOutput": "pipeline",
-    "DinoSegPipeline": "dino",
-    "RecordedLayer": "attention",
-    "record_attention": "attention",
-    "head_divergence": "heads",
-    "anchor_distances": "merge",
-    "anchor_grid": "merge",
-    "symmetric_kl": "merge",
-    "binary_masks": "masks",
-    "relabel": "masks",
-    "suppress": "masks",
-    "read_image": "images",
-    "SegmentationScore": "metrics",
-    "image_score": "metrics",
+# Module -> its public names; a name loads its module (and torch) when it is first used.
+_PUBLIC = {
+    "aggregation": ["aggregate"],
+    "attention": ["RecordedLayer", "record_attention"],
+    "dino": ["DinoSegPipeline"],
+    "heads": ["head_divergence"],
+    "images": ["read_image"],
+    "masks": ["binary_masks", "relabel", "suppress"],
+    "merging": ["anchor_distances", "anchor_grid", "merge", "symmetric_kl"],
+    "metrics": ["SegmentationScore", "image_score"],
+    "pipeline": ["DiffSegOutput", "DiffSegPipeline"],
 }
-__all__ = ["__version__", *_LAZY]
+_MODULES = {*_PUBLIC, "baselines", "check", "datasets", "diffuse", "evaluate", "figures", "models", "pocket"}
+_MODULES |= {"progress", "semantics", "sweeps"}
 
-
-def __getattr__(name: str):
-    """Load a public name, or a module of the package, on first use (PEP 562)."""
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    if not name.startswith("_"):
-        try:
-            return import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{__name__}.{name}":
-                raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, _names = lazy_loader.attach(__name__, _MODULES, _PUBLIC)
+__all__ = ["__version__", *sorted(name for names in _PUBLIC.values() for name in names)]

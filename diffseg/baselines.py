@@ -21,7 +21,7 @@ from torch import Tensor
 from diffseg import ATTENTION_SIZE, SEED
 from diffseg.images import ImageLike, read_image
 from diffseg.masks import relabel, suppress
-from diffseg.merge import check_attention
+from diffseg.merging import check_attention
 from diffseg.metrics import IGNORE
 
 MIN_SAMPLES = 5  # scikit-learn's default: neighbours within eps, itself included, that make a point a core point

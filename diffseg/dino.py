@@ -16,10 +16,10 @@ from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, ViT
 from diffseg import IMAGE_SIZE, ITERATIONS, THRESHOLD
 from diffseg.images import ImageLike, read_image
 from diffseg.masks import relabel, suppress
-from diffseg.merge import check_settings, merge
-from diffseg.paths import MODEL_VARIABLE, POCKET, resolve_model
+from diffseg.merging import check_settings, merge
+from diffseg.models.loading import quiet_loading
+from diffseg.models.paths import MODEL_VARIABLE, POCKET, resolve_model
 from diffseg.pipeline import SETTINGS_FILE, DiffSegOutput, read_threshold
-from diffseg.quiet import quiet_loading
 
 DINO = "facebook/dino-vitb8"  # the paper's: patches of 8 pixels, 224 pixels, 12 layers of 12 heads
 

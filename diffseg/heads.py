@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from diffseg.merge import log_probability, symmetric_kl
+from diffseg.merging import log_probability, symmetric_kl
 
 _BLOCK = 2**22  # probabilities per block: 16 MB in float32
 

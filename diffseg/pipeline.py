@@ -22,15 +22,15 @@ from diffseg import (
     THRESHOLD,
     TIMESTEP,
 )
-from diffseg.aggregate import aggregate
+from diffseg.aggregation import aggregate
 from diffseg.attention import RecordedLayer, record_attention
-from diffseg.captioner import BLIP, Captioner
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor, unet_pass
 from diffseg.images import ImageLike, read_image
 from diffseg.masks import relabel, suppress
-from diffseg.merge import check_settings, merge
-from diffseg.paths import POCKET, resolve_model
-from diffseg.quiet import quiet_loading
+from diffseg.merging import check_settings, merge
+from diffseg.models.captioner import BLIP, Captioner
+from diffseg.models.loading import quiet_loading
+from diffseg.models.paths import POCKET, resolve_model
 from diffseg.semantics import Noun, find_nouns, find_tokens, merge_by_word, name_words, noun_maps
 
 SETTINGS_FILE = "diffseg.json"  # beside model_index.json: {"threshold": tau}

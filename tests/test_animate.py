@@ -8,8 +8,8 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from diffseg import animate, plots
-from diffseg.animate import merge_steps, merging_film
+from diffseg.figures import animate, plots
+from diffseg.figures.animate import merge_steps, merging_film
 
 SIDE = 4
 PLACES = torch.tensor([[0, 0], [0, 3], [3, 0], [3, 3]])

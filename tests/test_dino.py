@@ -10,9 +10,9 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import diffseg
-from diffseg import paths
 from diffseg.dino import DINO, DINO_POINTS, DinoSegPipeline, head_mean_attention
-from diffseg.merge import anchor_grid
+from diffseg.merging import anchor_grid
+from diffseg.models import paths
 
 SIZE = 64  # pixels of the labels
 OPTIONS = {"size": SIZE, "points": 4, "threshold": 0.05}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diffseg import heads
 from diffseg.heads import averaging_loss, class_distances, divergence_map, head_divergence
-from diffseg.merge import symmetric_kl
+from diffseg.merging import symmetric_kl
 
 
 def random_heads(n_heads, queries, keys, seed=0):

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from diffseg.named import class_of, place_names, show_named, word_colours
-from diffseg.plots import class_colours
-from diffseg.pocket import CLASSES
+from diffseg.figures.named import place_names, show_named, word_colours
+from diffseg.figures.plots import class_colours
+from diffseg.pocket import CLASSES, class_of
 
 WORDS = ("car", "road", "sky", "brick wall")
 LETTER, LINE = 2.0, 4.0

@@ -11,9 +11,10 @@ from helpers_models import tiny_components, tiny_text_encoder, tiny_unet, tiny_v
 from PIL import Image
 
 import diffseg
-from diffseg import DiffSegPipeline, paths, pipeline
-from diffseg.aggregate import aggregate
+from diffseg import DiffSegPipeline, pipeline
+from diffseg.aggregation import aggregate
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor
+from diffseg.models import paths
 
 SIZE = 64  # pixels; 16 latent pixels
 OPTIONS = {"size": SIZE, "points": 4, "threshold": 0.001}  # what suits these near-uniform maps

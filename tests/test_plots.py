@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffseg import plots
+from diffseg.figures import plots
 from diffseg.pocket import CLASSES
 
 SIDE = 24

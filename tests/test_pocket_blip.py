@@ -2,15 +2,15 @@
 
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from diffseg.captioner import Captioner
-from diffseg.paths import data_dir
+from diffseg.models.captioner import Captioner
+from diffseg.models.paths import data_dir
 from diffseg.pocket import VALIDATION_SEED, scene
-from diffseg.pocket.blip import caption_rates
 from diffseg.pocket.catalogue import STUFF_BY_NAME
+from diffseg.pocket.training.blip import caption_rates
 from diffseg.semantics import find_nouns
 
 FOLDER = data_dir() / "models" / "pocket-blip"
-SCENES = 60  # the whole table, on 200, is the last step of `python -m diffseg.pocket.train blip`
+SCENES = 60  # the whole table, on 200, is the last step of `python -m diffseg.pocket.training blip`
 
 
 def test_folder_is_small_and_stock_transformers_load_it():

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from transformers import ViTModel
 
 from diffseg.dino import DinoSegPipeline
-from diffseg.paths import data_dir
+from diffseg.models.paths import data_dir
 from diffseg.pocket import VALIDATION_SEED, scene
-from diffseg.pocket.dino import WIDE_SHARE, build_vit, views
+from diffseg.pocket.training.dino import WIDE_SHARE, build_vit, views
 
 FOLDER = data_dir() / "models" / "pocket-dino"
 SCENES = 24

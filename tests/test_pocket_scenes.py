@@ -10,8 +10,8 @@ from scipy.ndimage import zoom
 
 from diffseg.pocket import CLASSES, RESERVED_SEED, TUNING_SEED, VALIDATION_SEED, scene
 from diffseg.pocket.catalogue import PAINTS, STUFF, STUFF_BY_NAME, THING_BY_NAME, THINGS
-from diffseg.pocket.pictures import Scenes
 from diffseg.pocket.scenes import MIN_VISIBLE
+from diffseg.pocket.training.pictures import Scenes
 
 SEEDS = [*range(12), *range(VALIDATION_SEED, VALIDATION_SEED + 12)]
 

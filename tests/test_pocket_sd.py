@@ -10,13 +10,13 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from helpers_scenes import miou_of_colours
 
 from diffseg import DiffSegPipeline, anchor_distances, image_score
-from diffseg.merge import anchor_grid
-from diffseg.paths import data_dir
+from diffseg.merging import anchor_grid
+from diffseg.models.paths import data_dir
 from diffseg.pocket import VALIDATION_SEED, scene
-from diffseg.pocket.tune import THRESHOLDS, best_threshold
+from diffseg.pocket.training.tune import THRESHOLDS, best_threshold
 
 FOLDER = data_dir() / "models" / "pocket-sd"
-SCENES = 12  # the whole table, on 100, is `python -m diffseg.pocket.train validate`
+SCENES = 12  # the whole table, on 100, is `python -m diffseg.pocket.training validate`
 
 
 @pytest.fixture(scope="module")

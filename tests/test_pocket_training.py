@@ -12,12 +12,21 @@ from torch import nn
 from transformers import BlipForConditionalGeneration, ViTModel
 
 from diffseg import DiffSegPipeline
-from diffseg.captioner import Captioner
 from diffseg.dino import DinoSegPipeline
+from diffseg.models.captioner import Captioner
 from diffseg.pocket import dino, loop, scene
-from diffseg.pocket.blip import caption_rates, patch_classes
 from diffseg.pocket.catalogue import THING_BY_NAME
-from diffseg.pocket.dino import (
+from diffseg.pocket.training.__main__ import (
+    Recipe,
+    Stage,
+    improve_pocket_sd,
+    teach_pocket_sd,
+    train_pocket_blip,
+    train_pocket_dino,
+    train_pocket_sd,
+)
+from diffseg.pocket.training.blip import caption_rates, patch_classes
+from diffseg.pocket.training.dino import (
     Distillation,
     build_vit,
     distillation_loss,
@@ -28,20 +37,11 @@ from diffseg.pocket.dino import (
     train_dino,
     views,
 )
-from diffseg.pocket.latents import encode_scenes
-from diffseg.pocket.pictures import Pictures, draw_scenes
-from diffseg.pocket.text import CONTEXT, build_tokenizer
-from diffseg.pocket.train import (
-    Recipe,
-    Stage,
-    improve_pocket_sd,
-    teach_pocket_sd,
-    train_pocket_blip,
-    train_pocket_dino,
-    train_pocket_sd,
-)
-from diffseg.pocket.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
-from diffseg.pocket.vae import build, to_tensor
+from diffseg.pocket.training.latents import encode_scenes
+from diffseg.pocket.training.pictures import Pictures, draw_scenes
+from diffseg.pocket.training.text import CONTEXT, build_tokenizer
+from diffseg.pocket.training.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
+from diffseg.pocket.training.vae import build, to_tensor
 
 
 class _Stop(Exception):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from diffseg.pocket import scene
-from diffseg.pocket.latents import Latents
-from diffseg.pocket.text import CONTEXT, build_text_encoder, build_tokenizer
-from diffseg.pocket.unet import Denoiser, build_scheduler, build_unet
-from diffseg.pocket.words import (
+from diffseg.pocket.training.latents import Latents
+from diffseg.pocket.training.text import CONTEXT, build_text_encoder, build_tokenizer
+from diffseg.pocket.training.unet import Denoiser, build_scheduler, build_unet
+from diffseg.pocket.training.words import (
     centre_queries,
     choose_prompts,
     clean_error,

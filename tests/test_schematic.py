@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffseg.attention import RecordedLayer
-from diffseg.pocket.unet import build_unet
-from diffseg.schematic import show_layers, show_unet, units
+from diffseg.figures.schematic import show_layers, show_unet, units
+from diffseg.pocket.training.unet import build_unet
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from scipy.ndimage import zoom
 from diffseg import DiffSegPipeline, semantics
 from diffseg.attention import RecordedLayer
 from diffseg.pocket import scene
-from diffseg.pocket.text import build_tokenizer
+from diffseg.pocket.training.text import build_tokenizer
 from diffseg.semantics import find_nouns, find_tokens, label_scores, merge_by_word, name_words, noun_maps
 
 CAPTIONS = [scene(seed, 64).caption for seed in range(300)]

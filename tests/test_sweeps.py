@@ -7,7 +7,8 @@ import pytest
 from matplotlib.patches import Rectangle
 from scipy import stats
 
-from diffseg.sweeps import Panel, by_scene, gains, half_width, show_gains, show_sweep, show_tables
+from diffseg.figures.curves import Panel, show_gains, show_sweep, show_tables
+from diffseg.sweeps import by_scene, gains, half_width
 
 MIOU = {"a": (0.2, 0.5, 0.4), "b": (0.6, 0.7, 0.9), "c": (0.1, 0.4, 0.3), "d": (0.5, 0.5, 0.6)}
 POINTS = (4, 8, 16)

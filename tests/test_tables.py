@@ -6,7 +6,7 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from diffseg.datasets import COCO_STUFF_27
-from diffseg.tables import show_classes, show_differences, show_groups, show_matching
+from diffseg.figures.tables import show_classes, show_differences, show_groups, show_matching
 
 OVERLAP = np.array([[4, 1, 0], [0, 0, 0], [0, 2, 3]])
 NAMES = ("sky", "car", "road")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from diffseg import aggregate
+from diffseg import aggregation
 
 from ._exercise import Case, Check, Mistake, distributions
 
@@ -21,7 +21,7 @@ def _shares(values: Sequence[Real]) -> list[float]:
 
 layer_weights = Check(
     "layer_weights",
-    lambda sides: aggregate.layer_weights(sides),
+    lambda sides: aggregation.layer_weights(sides),
     cases=[
         Case("four layers, of the sides 8, 4, 4 and 2", ([8, 4, 4, 2],)),
         Case("a single layer", ([16],)),
@@ -35,7 +35,7 @@ layer_weights = Check(
         Mistake(
             "That is the released code's reading, in which the layers of one side share a weight. "
             "In the paper's, every layer counts.",
-            lambda sides: aggregate.layer_weights(sides, "resolution"),
+            lambda sides: aggregation.layer_weights(sides, "resolution"),
         ),
         Mistake(
             "Here every layer weighs the same. A larger side should weigh more.",
@@ -144,14 +144,14 @@ tile = Check(
 
 
 def _map_at(maps: Sequence[Float[Tensor, "_ _"]], row: int, column: int, size: int) -> Float[Tensor, "side side"]:
-    return aggregate.aggregate(maps, size)[row, column]
+    return aggregation.aggregate(maps, size)[row, column]
 
 
 def _by_remainder(maps, row, column, size):
     sides = [round(len(probs) ** 0.5) for probs in maps]
     rows = [(row % side) * side + column % side for side in sides]
     picked = [_upsample_map(probs[i].view(1, s, s), size)[0] for probs, i, s in zip(maps, rows, sides)]
-    return sum(weight * each for weight, each in zip(aggregate.layer_weights(sides), picked))
+    return sum(weight * each for weight, each in zip(aggregation.layer_weights(sides), picked))
 
 
 def _alike(maps, row, column, size):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffseg import heads
-from diffseg.merge import log_probability
+from diffseg.merging import log_probability
 
 from ._exercise import Case, Check, Mistake, distributions
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffseg import merge
+from diffseg import merging
 
 from ._exercise import Case, Check, Mistake, distributions
 
@@ -13,7 +13,7 @@ from ._exercise import Case, Check, Mistake, distributions
 
 def _one_direction(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """KL(p || q), elementwise."""
-    log_p, log_q = p.clamp_min(merge.EPSILON).log(), q.clamp_min(merge.EPSILON).log()
+    log_p, log_q = p.clamp_min(merging.EPSILON).log(), q.clamp_min(merging.EPSILON).log()
     return (p[:, None] * (log_p[:, None] - log_q)).sum(dim=2)
 
 
@@ -22,7 +22,7 @@ _HALVES = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
 
 symmetric_kl = Check(
     "symmetric_kl",
-    merge.symmetric_kl,
+    merging.symmetric_kl,
     cases=[
         Case("one focused and one even map over three places", (_FOCUSED, _EVEN)),
         Case("3 maps and 5 maps over 16 places", (distributions(3, 16), distributions(5, 16, seed=1))),
@@ -30,13 +30,13 @@ symmetric_kl = Check(
         Case("maps with zeros", (_HALVES, torch.cat([_HALVES, distributions(1, 4)]))),
     ],
     mistakes=[
-        Mistake("Did you forget the half?", lambda p, q: 2 * merge.symmetric_kl(p, q)),
+        Mistake("Did you forget the half?", lambda p, q: 2 * merging.symmetric_kl(p, q)),
         Mistake("That is KL(p || q) alone. D is the mean of both directions.", _one_direction),
         Mistake("That is KL(q || p) alone. D is the mean of both directions.", lambda p, q: _one_direction(q, p).T),
-        Mistake("The rows of the result belong to p, the columns to q.", lambda p, q: merge.symmetric_kl(q, p)),
+        Mistake("The rows of the result belong to p, the columns to q.", lambda p, q: merging.symmetric_kl(q, p)),
         Mistake(
             "Is that the mean over the places? KL is the sum over them.",
-            lambda p, q: merge.symmetric_kl(p, q) / p.shape[1],
+            lambda p, q: merging.symmetric_kl(p, q) / p.shape[1],
         ),
     ],
     rtol=1e-3,
@@ -51,12 +51,12 @@ def _not_among(labels: Int[Tensor, "side side"], seen: Int[Tensor, "..."]) -> li
 
 
 def _unseen(labels: Int[Tensor, "side side"], points: int) -> list[int]:
-    rows, columns = merge.anchor_grid(len(labels), points).T
+    rows, columns = merging.anchor_grid(len(labels), points).T
     return _not_among(labels, labels[rows, columns])
 
 
 def _seen(labels: Int[Tensor, "side side"], points: int) -> list[int]:
-    rows, columns = merge.anchor_grid(len(labels), points).T
+    rows, columns = merging.anchor_grid(len(labels), points).T
     return sorted(set(labels[rows, columns].tolist()))
 
 
@@ -66,7 +66,7 @@ def _seen_from_the_edge(labels: Int[Tensor, "side side"], points: int) -> list[i
 
 
 def _seen_on_the_diagonal(labels: Int[Tensor, "side side"], points: int) -> list[int]:
-    ticks = merge.anchor_grid(len(labels), points)[:points, 1]
+    ticks = merging.anchor_grid(len(labels), points)[:points, 1]
     return _not_among(labels, labels[ticks, ticks])
 
 
@@ -134,7 +134,7 @@ linked_groups = Check(
     mistakes=[
         Mistake(
             "These are the groups of Algorithm 1. Those who are near a member of the group must join it too.",
-            lambda near: merge.greedy_groups(near),
+            lambda near: merging.greedy_groups(near),
         ),
         Mistake("Repeat until nobody joins any more; twice is not enough.", lambda near: _linked_groups(near, 2)),
         Mistake(
@@ -153,8 +153,8 @@ def _merge_by_size(
     threshold: float,
     remove_merged: bool = True,
 ) -> tuple[Float[Tensor, "groups d"], Float[Tensor, " groups"]]:
-    near = merge.symmetric_kl(proposals, proposals) < threshold
-    weights = merge.greedy_groups(near, remove_merged) * sizes  # [groups, n]
+    near = merging.symmetric_kl(proposals, proposals) < threshold
+    weights = merging.greedy_groups(near, remove_merged) * sizes  # [groups, n]
     merged_sizes = weights.sum(dim=1)
     return weights @ proposals / merged_sizes[:, None], merged_sizes
 
@@ -165,7 +165,7 @@ def _unweighted(proposals, sizes, threshold):
 
 
 def _size_of_the_first(proposals, sizes, threshold):
-    groups = merge.greedy_groups(merge.symmetric_kl(proposals, proposals) < threshold)
+    groups = merging.greedy_groups(merging.symmetric_kl(proposals, proposals) < threshold)
     return _merge_by_size(proposals, sizes, threshold)[0], sizes[groups.int().argmax(dim=1)]
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from .. import POINTS, baselines
 from ..datasets import Dataset, Sample, read_truths
 from ..dino import DINO, DINO_POINTS, DinoSegPipeline
-from ..merge import anchor_distances
-from ..paths import POCKET
+from ..merging import anchor_distances
+from ..models.paths import POCKET
 from ..pipeline import DiffSegPipeline
 
 Attention = Float[Tensor, "h w h w"]

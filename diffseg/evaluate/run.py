@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .. import IMAGE_SIZE
 from ..datasets import Dataset, UnusableImage
-from ..paths import MODEL_VARIABLE, POCKET, resolve_model
+from ..models.paths import MODEL_VARIABLE, POCKET, resolve_model
 from ..progress import silent
 from .methods import Setting, find_method
 from .results import Key, Results, Tally, key_of

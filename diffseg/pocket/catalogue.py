@@ -4,6 +4,7 @@ A *thing* has a shape of its own (a car, a dog); *stuff* fills whatever space it
 Heights are fractions of the image's side for something standing at the lower edge of the picture.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 RGB = tuple[int, int, int]
@@ -111,3 +112,9 @@ STUFF_BY_NAME = {stuff.name: stuff for stuff in STUFF}
 
 #: Hues (degrees) of the colours that a caption names.
 PAINTS = {"red": 355, "orange": 25, "yellow": 50, "green": 130, "blue": 215, "purple": 280}
+
+
+def class_of(word: str, classes: Sequence[str] = CLASSES) -> int | None:
+    """The class that a noun stands for, by the last of its words: a "brick wall" is a wall. None if there is none."""
+    head = word.rpartition(" ")[2]
+    return classes.index(head) if head in classes else None

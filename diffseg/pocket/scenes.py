@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageColor, ImageFilter, ImageStat
 
-from ..paths import data_dir
+from ..models.paths import data_dir
 from .captions import describe
 from .catalogue import CLASSES, PAINTS, STUFF_BY_NAME, THING_BY_NAME, THINGS
 from .textures import LEVELS, PATCHES, TONES, smooth_noise
@@ -252,9 +252,7 @@ def _is_uncovered(thing: _Placed, nearer: list[_Placed], size: int) -> bool:
     return bool(whole >= MIN_VISIBLE * size**2 and np.count_nonzero(canvas) >= 0.6 * whole)
 
 
-def _paint(
-    rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed], size: int, rich: bool
-) -> Image.Image:
+def _paint(rng: np.random.Generator, layers: list[_Layer], placed: list[_Placed], size: int, rich: bool) -> Image.Image:
     picture = Image.new("RGB", (size, size))
     for layer in layers:
         material = (_rich_material if rich else _material)(rng, layer.name, size)

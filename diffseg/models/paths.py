@@ -7,7 +7,7 @@ from pathlib import Path
 MODEL_VARIABLE = "DIFFSEG_MODEL"  # the one switch that moves every notebook to another model
 POCKET = "pocket"
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .scenes import TUNING_SEED, scene
+from ..scenes import TUNING_SEED, scene
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, BlipForConditionalGeneration
 
-from diffseg.paths import POCKET, resolve_model
-from diffseg.quiet import quiet_loading
+from diffseg.models.loading import quiet_loading
+from diffseg.models.paths import POCKET, resolve_model
 
 BLIP = "Salesforce/blip-image-captioning-base"
 LONGEST = 40  # tokens of a caption

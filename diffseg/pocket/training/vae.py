@@ -14,8 +14,8 @@ from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..scenes import TUNING_SEED, scene
 from .loop import Plan, train
-from .scenes import TUNING_SEED, scene
 
 #: Weight of the KL term: just enough that latents of all scenes share one scale.
 KL_WEIGHT = 1e-6

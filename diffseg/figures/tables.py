@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from pandas import DataFrame, Series
 
+from diffseg.figures.plots import class_colours, closed_figure
 from diffseg.metrics import UNMATCHED
-from diffseg.plots import class_colours, closed_figure
 from diffseg.sweeps import half_width
 
 _WIDTH = 9.6  # inches

@@ -25,12 +25,12 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from ..progress import progress
-from ..semantics import find_nouns
-from .catalogue import CLASSES, THING_BY_NAME
+from ...progress import progress
+from ...semantics import find_nouns
+from ..catalogue import CLASSES, THING_BY_NAME
+from ..scenes import scene
 from .loop import Plan, muon_and_adamw, train
 from .pictures import Pictures
-from .scenes import scene
 
 SIDE, PATCH, WIDTH, HEADS = 160, 16, 160, 5
 VISION_LAYERS, TEXT_LAYERS = 6, 3

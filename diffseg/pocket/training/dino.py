@@ -22,11 +22,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import ViTConfig, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from ..dino import DinoSegPipeline
-from ..metrics import compare
+from ...dino import DinoSegPipeline
+from ...metrics import compare
+from ..scenes import scene
 from .loop import Plan, muon_and_adamw, train
 from .pictures import Pictures
-from .scenes import scene
 from .tune import THRESHOLDS
 
 SIDE, PATCH, WIDTH, LAYERS, HEADS = 224, 8, 192, 6, 4

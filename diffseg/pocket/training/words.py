@@ -27,7 +27,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ..semantics import find_nouns
+from ...semantics import find_nouns
 from .latents import Latents
 from .loop import Plan, train
 from .unet import Denoiser, build_scheduler

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffseg.plots import Picture, closed_figure, colours, show_image
+from diffseg.figures.plots import Picture, closed_figure, colours, show_image
 
 _UNMERGED = -1
 _DPI = 72

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from ..masks import suppress
-from ..merge import anchor_distances, merge
-from ..metrics import image_score
-from ..pipeline import DiffSegPipeline
-from ..progress import progress
-from .scenes import scene
+from ...masks import suppress
+from ...merging import anchor_distances, merge
+from ...metrics import image_score
+from ...pipeline import DiffSegPipeline
+from ...progress import progress
+from ..scenes import scene
 
 #: Thresholds that are tried, in nats, evenly spaced on a logarithmic scale.
 THRESHOLDS = tuple(float(tau) for tau in np.geomspace(0.02, 1.5, 27).round(3))

@@ -1,4 +1,4 @@
-"""Train the embedded models again: `python -m diffseg.pocket.train all`.
+"""Train the embedded models again: `python -m diffseg.pocket.training all`.
 
 Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about five hours
 on two CPU cores; `--longer 4` trains four times as long. `more` goes on from the weights that are there.
@@ -15,19 +15,19 @@ import pandas as pd
 import torch
 from transformers import CLIPTokenizer
 
-from ..captioner import Captioner
-from ..dino import DinoSegPipeline
-from ..metrics import SegmentationScore
-from ..named import class_of
-from ..paths import data_dir
-from ..pipeline import SETTINGS_FILE, DiffSegPipeline
-from ..progress import progress
+from ...dino import DinoSegPipeline
+from ...metrics import SegmentationScore
+from ...models.captioner import Captioner
+from ...models.paths import data_dir
+from ...pipeline import SETTINGS_FILE, DiffSegPipeline
+from ...progress import progress
+from ..catalogue import class_of
+from ..scenes import TUNING_SEED, VALIDATION_SEED, scene
 from .blip import SIDE, build_processor, caption_rates, train_blip
 from .dino import Distillation, build_vit, sweep_dino, train_dino
 from .dino import build_processor as build_dino_processor
 from .latents import encode_scenes
 from .pictures import draw_scenes
-from .scenes import TUNING_SEED, VALIDATION_SEED, scene
 from .text import build_text_encoder, build_tokenizer
 from .tune import best_threshold, sweep
 from .unet import Denoiser, build_scheduler, build_unet, train_unet
@@ -295,7 +295,7 @@ def validate_words(target: Path, scenes: int) -> pd.Series:
 def main() -> None:
     """The command line."""
     models = data_dir() / "models"
-    parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.training", description=__doc__)
     parser.add_argument("what", choices=["all", "restart", "more", "words", "name", "tune", "validate", "blip", "dino"])
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from diffseg.attention import RecordedLayer
+from diffseg.figures.plots import closed_figure
 
 PLACES = ("down", "mid", "up")
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
-from diffseg.plots import Labels, class_colours, colours, overlay, show_images
-from diffseg.pocket import CLASSES
+from diffseg.figures.plots import Labels, class_colours, colours, overlay, show_images
+from diffseg.pocket import class_of
 
 #: A region gets its name if it covers this part of the picture, and the largest one of a mask in any case.
 MIN_SHARE = 0.02
@@ -31,12 +31,6 @@ class Named(Protocol):
     labels: Any  # integers [h, w]
     image: Any  # the picture, h x w
     words: Any  # words[id] names mask id
-
-
-def class_of(word: str, classes: Sequence[str] = CLASSES) -> int | None:
-    """The class that a noun stands for, by the last of its words: a "brick wall" is a wall. None if there is none."""
-    head = word.rpartition(" ")[2]
-    return classes.index(head) if head in classes else None
 
 
 def word_colours(words: Sequence[str]) -> dict[str, str]:

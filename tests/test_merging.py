@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffseg.merge import (
+from diffseg.merging import (
     anchor_distances,
     anchor_grid,
     full_precision,

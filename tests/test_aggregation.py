@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffseg.aggregate import aggregate, layer_weights
+from diffseg.aggregation import aggregate, layer_weights
 
 
 def random_maps(sides, seed=0, heads=None):

@@ -1,0 +1,1 @@
+"""From names to folders, settings and loaded models."""

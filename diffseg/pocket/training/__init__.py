@@ -1,0 +1,1 @@
+"""The recipes of the models in the box: `python -m diffseg.pocket.training all`."""
