@@ -2,13 +2,14 @@
 
 import io
 
+import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from diffseg.figures import animate, plots
+from diffseg.figures import plots
 from diffseg.figures.animate import merge_steps, merging_film
 
 SIDE = 4
@@ -90,4 +91,4 @@ def test_film_is_as_long_as_asked():
 
 def test_the_figure_is_closed():
     merging_film(np.zeros((32, 32, 3), np.uint8), PLACES, PASSES, GROUPS)
-    assert not animate.plt.get_fignums()
+    assert not plt.get_fignums()

@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffseg.figures.plots import Picture, closed_figure, colours, show_image
+from diffseg.figures.layout import BRIGHTEST, closed_figure, count
+from diffseg.figures.plots import Picture, colours, show_image
 
 _UNMERGED = -1
 _DPI = 72
@@ -108,7 +109,7 @@ def merging_film(
         dots.set_facecolors(palette[step.group])
         values = step.newest.cpu().numpy()
         drawn.set_data(values)
-        drawn.set_clim(0, np.quantile(values, 0.995))
+        drawn.set_clim(0, np.quantile(values, BRIGHTEST))
         left.set_title(step.title, size=13)
         newest = "the first of them" if step.members == 1 else f"the mean of {step.members} proposals"
         right.set_title(newest, size=13)
@@ -121,7 +122,7 @@ def merging_film(
 
 
 def _title(number: int, left: int) -> str:
-    return f"pass {number}: {left} proposal{'s'[: left != 1]}"
+    return f"pass {number}: {count(left, 'proposal')}"
 
 
 def _rendered(figure: Figure) -> PIL.Image.Image:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 from pandas import DataFrame, Series
 
-from diffseg.figures.plots import closed_figure
+from diffseg.figures.layout import PAGE_WIDTH, closed_figure
 from diffseg.sweeps import by_scene, gains, half_width
 
 _SCORES = ("accuracy", "miou")
@@ -110,7 +110,7 @@ def show_tables(tables: Mapping[str, DataFrame], formats: Sequence[str], framed:
     if not tables or len(tables) != len(formats):
         raise ValueError(f"{len(tables)} tables and {len(formats)} formats; pass one format for each table.")
     height = 0.9 + 0.34 * max(map(len, tables.values()))
-    figure, axes = closed_figure(1, len(tables), (9.6, height))
+    figure, axes = closed_figure(1, len(tables), (PAGE_WIDTH, height))
     for ax, (title, table), written in zip(axes[0], tables.items(), formats):
         values = table.to_numpy(dtype=float)
         ax.imshow(values, aspect="auto", cmap="viridis")
@@ -137,7 +137,7 @@ def _panels(
     """A closed figure, and its axes [rows, panels]; what stands side by side has one vertical axis."""
     if not panels:
         raise ValueError("panels is empty; pass a Panel for each number to be drawn.")
-    return closed_figure(rows, len(panels), (9.6, height), height_ratios=ratios, sharex="col", sharey="row")
+    return closed_figure(rows, len(panels), (PAGE_WIDTH, height), height_ratios=ratios, sharex="col", sharey="row")
 
 
 def _line(ax: Axes, mean: Series, half: Series, name: str) -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
+from diffseg.figures.layout import count
 from diffseg.figures.plots import Labels, class_colours, colours, overlay, show_images
 from diffseg.pocket import class_of
 
@@ -100,10 +101,10 @@ def show_named(
         _check(out)
     palette = word_colours([word for out in outs for word in out.words])
     pictures = [overlay(out.image, labels) for out, labels in zip(outs, above or [])]
-    captions = [_count(labels, "mask", "masks") for labels in above or []]
+    captions = [count(_distinct(labels), "mask") for labels in above or []]
     for out in outs:
         pictures.append(overlay(out.image, out.labels, _palette_of(out, palette), alpha=0.55))
-        captions.append(_count(out.labels, "name", "names"))
+        captions.append(count(_distinct(out.labels), "name"))
     if titles is not None:
         captions[: len(titles)] = titles
     figure = show_images(pictures, captions, columns=len(outs), legend=palette)
@@ -156,6 +157,5 @@ def _check(out: Named) -> None:
         raise ValueError(f"out.words has {len(out.words)} names for labels from 0 to {largest}; each needs one.")
 
 
-def _count(labels: Labels, one: str, many: str) -> str:
-    number = len(np.unique(np.asarray(labels)))
-    return f"{number} {one if number == 1 else many}"
+def _distinct(labels: Labels) -> int:
+    return len(np.unique(np.asarray(labels)))

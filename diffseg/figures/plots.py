@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython import get_ipython
-from jaxtyping import Float, Integer, Shaped, UInt8
+from jaxtyping import Float, Integer, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ from skimage.color import label2rgb
 from skimage.segmentation import mark_boundaries
 from torch import Tensor
 
+from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure, count
 from diffseg.metrics import IGNORE, UNMATCHED, image_score, match_segments
 from diffseg.pocket import CLASSES
 
@@ -47,7 +48,6 @@ _UNLABELLED = (1.0, 1.0, 1.0)
 
 ROWS = ("image", "overlay", "segments", "truth")  # what `show_results` can show
 
-_WIDTH = 9.6  # inches: of a figure that fills the page
 _LARGEST = 3.2  # inches: side of a panel
 _TITLE = 0.3  # inches: room for a panel's title
 
@@ -65,7 +65,7 @@ def style() -> None:
     plt.rcParams.update(
         {
             "figure.dpi": 100,
-            "figure.figsize": (_WIDTH, 3.2),
+            "figure.figsize": (PAGE_WIDTH, 3.2),
             "figure.constrained_layout.use": True,
             "font.family": "DejaVu Sans",  # comes with matplotlib
             "font.size": 10,
@@ -187,21 +187,6 @@ def overlay(
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 
-def closed_figure(
-    rows: int, columns: int, size: tuple[float, float], **options: Any
-) -> tuple[Figure, Shaped[np.ndarray, "rows columns"]]:
-    """A figure to be returned, and its axes: left open, a notebook would show it a second time.
-
-    Args:
-        rows, columns: how many axes.
-        size: width and height, inches.
-        options: see `matplotlib.pyplot.subplots`.
-    """
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
-    plt.close(figure)
-    return figure, axes
-
-
 def show_image(image: Picture, title: str = "", ax: Axes | None = None) -> Figure:
     """One picture without axes."""
     ax = _grid(1, 1)[1][0] if ax is None else ax
@@ -256,10 +241,10 @@ def show_segmentation(out: Segmented, truth: Labels | None = None, names: Sequen
         palette, legend = match_colours(out.labels, truth, len(names)), legend_of(truth, names)
     painted = paint(out.labels, palette)
     images = [out.image, overlay(out.image, out.labels, palette), painted]
-    titles = ["input", "overlay", _count(len(np.unique(_ids(out.labels))), "segment", "segments")]
+    titles = ["input", "overlay", count(len(np.unique(_ids(out.labels))), "segment")]
     if truth is not None:
         images.append(paint(truth, class_colours(len(names))))
-        titles.append(f"truth: {_count(len(legend), 'class', 'classes')}")
+        titles.append(f"truth: {count(len(legend), 'class', 'classes')}")
         if (_grey(palette)[np.unique(_ids(out.labels))]).any():
             legend["(no class left)"] = (0.6, 0.6, 0.6)
     return show_images(images, titles, legend=legend)
@@ -348,8 +333,7 @@ def show_attention(
         scale = np.array([height, width]) / maps.shape[1:]
         for number, point in enumerate([] if points is None else points, start=1):
             _mark(axes[0], (point + 0.5) * scale - 0.5, str(number) if len(maps) > 1 else "")
-    # A few pixels may be far above all others; the scale leaves them out so that the rest is seen.
-    top = np.quantile(relative, 0.995)
+    top = np.quantile(relative, BRIGHTEST)
     map_axes = axes[image is not None :]
     for number, (ax, values, title) in enumerate(zip(map_axes, relative, titles)):
         drawn = ax.imshow(values, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
@@ -372,7 +356,7 @@ def _grid(
     if panels < 1 or columns < 1:
         raise ValueError(f"nothing to draw: {panels} pictures in {columns} columns.")
     rows = -(-panels // columns)
-    side = min(_WIDTH / columns, _LARGEST)
+    side = min(PAGE_WIDTH / columns, _LARGEST)
     size = (columns * side, rows * (side + _TITLE * titled) + _TITLE * legend)
     figure, axes = closed_figure(rows, columns, size)
     for empty in axes.flat[panels:]:
@@ -413,10 +397,6 @@ def _add_legend(figure: Figure, legend: Mapping[str, Any]) -> None:
     figure.legend(handles=_handles(legend), loc="outside lower center", ncols=min(len(legend), 8), frameon=False)
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
 def _grey(palette: Palette) -> np.ndarray:
     return np.ptp(palette, axis=1) == 0
 
@@ -444,8 +424,8 @@ def _ids(labels: Labels, unlabelled: bool = False) -> Integer[np.ndarray, "h w"]
     return labels
 
 
-def _check_range(labels: np.ndarray, count: int, name: str, what: str) -> None:
-    if labels.size and not (labels.min() >= 0 and labels.max() < count):
+def _check_range(labels: np.ndarray, size: int, name: str, what: str) -> None:
+    if labels.size and not (labels.min() >= 0 and labels.max() < size):
         raise ValueError(f"{name} holds {labels.min()} to {labels.max()}, which {what} does not cover.")
 
 

@@ -21,11 +21,10 @@ from PIL import Image
 from torch import nn
 
 from diffseg.attention import RecordedLayer
-from diffseg.figures.plots import closed_figure
+from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure
 
 PLACES = ("down", "mid", "up")
 
-_WIDTH = 9.6  # inches: of a figure that fills the page
 _CONVOLUTION, _TRANSFORMER, _FLOW = "0.82", "#2f6db3", "0.55"
 _NARROW, _WIDE, _HIGH = 0.6, 0.98, 0.58  # of boxes without and with a number; their distance is 1
 
@@ -95,7 +94,7 @@ def show_unet(
     rows = {side: row for row, side in enumerate(sorted({box.side for box in boxes}, reverse=True))}
     places = [(x, rows[box.side]) for x, box in enumerate(boxes)]
 
-    figure, [[ax]] = closed_figure(1, 1, (_WIDTH, 1.5 + 0.62 * len(rows)))
+    figure, [[ax]] = closed_figure(1, 1, (PAGE_WIDTH, 1.5 + 0.62 * len(rows)))
     ax.plot(*zip(*places), color=_FLOW, lw=1.5, zorder=1)  # the way of the data
     _draw_skips(ax, boxes, places)
     scale = ScalarMappable(Normalize(min(values), max(values)), "viridis") if values is not None else None
@@ -149,7 +148,7 @@ def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tupl
     middle = max(1, *(len(cells[side, "mid"]) for side in sides))  # at least one column: the picture is there
     first = {"down": 0, "mid": down, "up": down + middle}
 
-    panel = min(_WIDTH / (down + middle + up), 2.0)
+    panel = min(PAGE_WIDTH / (down + middle + up), 2.0)
     size = ((down + middle + up) * panel, len(sides) * (panel + 0.22))
     figure, axes = closed_figure(len(sides), down + middle + up, size)
     for ax in axes.flat:
@@ -236,8 +235,7 @@ def _draw_map(ax: Axes, number: int, layer: RecordedLayer, image: Image.Image, p
     row, column = point[0] * layer.size // image.height, point[1] * layer.size // image.width
     probs = layer.probs if layer.probs.ndim == 2 else layer.probs.mean(dim=0)
     values = probs[row * layer.size + column].reshape(layer.size, layer.size).float().cpu().numpy() * layer.size**2
-    # As in `plots.show_attention`, a few pixels far above all others may be brighter than the scale.
-    top = np.quantile(values, 0.995) or values.max()
+    top = np.quantile(values, BRIGHTEST) or values.max()
     ax.imshow(values, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
     ax.set_title(f"{number}: {layer.place} {layer.size}, ×{values.max():.{int(values.max() < 10)}f}", fontsize=8, pad=2)
     _draw_ring(ax, row, column)

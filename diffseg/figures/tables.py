@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from pandas import DataFrame, Series
 
-from diffseg.figures.plots import class_colours, closed_figure
+from diffseg.figures.layout import PAGE_WIDTH, closed_figure
+from diffseg.figures.plots import class_colours
 from diffseg.metrics import UNMATCHED
 from diffseg.sweeps import half_width
 
-_WIDTH = 9.6  # inches
 _CHOSEN, _WASTED = "#b93409", "0.45"  # frames: a cell that counts as right, and one without any pixel
 _MARKERS = "oDs^vPX"
 _CELLS = 26  # in a row of `show_groups`
@@ -45,7 +45,7 @@ def show_matching(
                 f"{title!r}: the table has the shape {list(overlap.shape)}, expected {[len(classes), len(matched)]}: "
                 "a row for each name, a column for each segment."
             )
-    size = min(_WIDTH, 4.2 * len(matchings)), 1.1 + 0.42 * len(classes)
+    size = min(PAGE_WIDTH, 4.2 * len(matchings)), 1.1 + 0.42 * len(classes)
     figure, axes = closed_figure(1, len(matchings), size)
     for ax, (title, (overlap, matched)) in zip(axes[0], matchings.items()):
         _draw_matching(ax, overlap, matched, classes)
@@ -67,7 +67,7 @@ def show_differences(differences: Mapping[str, DataFrame], level: Real = 0.95, r
     if not differences:
         raise ValueError("differences is empty; pass a table for each score.")
     methods = max(table.shape[1] for table in differences.values())
-    figure, axes = closed_figure(1, len(differences), (_WIDTH, 0.9 + 0.4 * methods), sharey=True)
+    figure, axes = closed_figure(1, len(differences), (PAGE_WIDTH, 0.9 + 0.4 * methods), sharey=True)
     for ax, (name, table) in zip(axes[0], differences.items()):
         places = np.arange(table.shape[1])
         for place, (_, values) in zip(places, table.items()):
@@ -96,7 +96,7 @@ def show_classes(iou: DataFrame, share: Series) -> Figure:
     if kept.empty:
         raise ValueError("iou is NaN in all classes; score an image first.")
     kept = kept.sort_values(kept.columns[0], ascending=False)
-    figure, [[above], [below]] = closed_figure(2, 1, (_WIDTH, 4.4), height_ratios=(3, 1), sharex=True)
+    figure, [[above], [below]] = closed_figure(2, 1, (PAGE_WIDTH, 4.4), height_ratios=(3, 1), sharex=True)
     places = np.arange(len(kept))
     shades = class_colours(len(kept.columns) + 7)[7:]  # the palette from its first dark blue on
     for number, (method, values) in enumerate(kept.items()):
@@ -128,7 +128,7 @@ def show_groups(groups: Mapping[str, Collection[int]], total: int) -> Figure:
         if members and not 0 <= min(members) <= max(members) < total:
             raise ValueError(f"{name} holds {min(members)} to {max(members)}; expected 0 to {total - 1}.")
         cells[members] = colour
-    figure, [[ax]] = closed_figure(1, 1, (_WIDTH, 4.6))
+    figure, [[ax]] = closed_figure(1, 1, (PAGE_WIDTH, 4.6))
     ax.imshow(cells.reshape(-1, _CELLS, 3), aspect="auto")
     for number in range(total):
         row, column = divmod(number, _CELLS)
