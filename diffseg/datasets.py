@@ -18,8 +18,7 @@ from PIL import Image
 
 from diffseg import IMAGE_SIZE
 from diffseg.images import read_image
-from diffseg.pocket import CLASSES as POCKET_CLASSES
-from diffseg.pocket import TUNING_SEED, VALIDATION_SEED, scene
+from diffseg.pocket import CLASSES, TUNING_SEED, VALIDATION_SEED, scene
 
 DATASETS = ("pocket", "cocostuff27", "cityscapes")
 UNLABELLED = 255  # in truths; one of `diffseg.metrics.IGNORE`
@@ -244,7 +243,7 @@ def read_truths(items: Iterable[Item], size: int = IMAGE_SIZE) -> Iterator[UInt8
 
 def _pocket(split: str) -> Dataset:
     first, count = POCKET_SPLITS[split]
-    return Dataset("pocket", split, POCKET_CLASSES, tuple(SceneItem(seed) for seed in range(first, first + count)))
+    return Dataset("pocket", split, CLASSES, tuple(SceneItem(seed) for seed in range(first, first + count)))
 
 
 def _coco(root: Path, split: str, listing: str | os.PathLike | None) -> Dataset:

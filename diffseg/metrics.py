@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffseg.progress import progress
 
-CLASSES = 27  # of COCO-Stuff-27, Cityscapes-27 and PocketScenes
+NUM_CLASSES = 27  # of COCO-Stuff-27, Cityscapes-27 and PocketScenes
 IGNORE = (-1, 255)  # truth values that mean "not labelled"
 PROTOCOLS = ("paper", "clean")
 UNMATCHED = -1
@@ -58,7 +58,7 @@ class SegmentationScore:
 
     def __init__(
         self,
-        classes: int = CLASSES,
+        classes: int = NUM_CLASSES,
         protocol: str = "paper",
         ignore: int | Collection[int] = IGNORE,
     ):
@@ -122,7 +122,7 @@ class SegmentationScore:
 def match_segments(
     pred: Integer[np.ndarray | Tensor, "h w"],
     truth: Integer[np.ndarray | Tensor, "h w"],
-    classes: int = CLASSES,
+    classes: int = NUM_CLASSES,
     ignore: int | Collection[int] = IGNORE,
     protocol: str = "paper",
 ) -> Integer[np.ndarray, " segments"]:
@@ -193,7 +193,7 @@ def compare(methods: Mapping[str, Callable], cases: Iterable[tuple]) -> DataFram
 def count_overlap(
     pred: Integer[np.ndarray | Tensor, "..."],
     truth: Integer[np.ndarray | Tensor, "..."],
-    classes: int = CLASSES,
+    classes: int = NUM_CLASSES,
     ignore: int | Collection[int] = IGNORE,
 ) -> Integer[np.ndarray, "classes segments"]:
     """How many labelled pixels each class shares with each segment, 0 to the largest id.

@@ -13,9 +13,8 @@ from PIL import Image
 from diffseg import datasets
 from diffseg.datasets import COCO_STUFF_27, UNLABELLED, UnusableImage, nearest_square, open_dataset, read_truths
 from diffseg.images import read_image
-from diffseg.metrics import CLASSES, IGNORE
-from diffseg.pocket import CLASSES as POCKET_CLASSES
-from diffseg.pocket import scene
+from diffseg.metrics import IGNORE, NUM_CLASSES
+from diffseg.pocket import CLASSES, scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the benchmark has")
 
@@ -106,7 +105,7 @@ class TestTables:
     def test_every_coco_value_has_one_class(self):
         values = [value for group in COCO_STUFF_27.values() for value in group]
         assert sorted(values) == list(range(182))
-        assert len(COCO_STUFF_27) == CLASSES
+        assert len(COCO_STUFF_27) == NUM_CLASSES
         # 12 classes of things, whose 91 values come first, then 15 of stuff
         for index, (name, group) in enumerate(COCO_STUFF_27.items()):
             assert name.endswith("-things" if index < 12 else "-stuff")
@@ -114,7 +113,7 @@ class TestTables:
 
     def test_cityscapes_classes(self):
         names = datasets.CITYSCAPES_27
-        assert len(set(names)) == len(names) == CLASSES
+        assert len(set(names)) == len(names) == NUM_CLASSES
         # labelIds as Cityscapes' scripts list them
         for number, name in {7: "road", 11: "building", 17: "pole", 21: "vegetation", 23: "sky", 26: "car"}.items():
             assert names[number - 7] == name
@@ -144,7 +143,7 @@ class TestNearestSquare:
 class TestPocket:
     def test_items_are_scenes(self):
         data = open_dataset("pocket")
-        assert data.classes == POCKET_CLASSES and len(data.classes) == CLASSES
+        assert data.classes == CLASSES and len(data.classes) == NUM_CLASSES
         first = next(iter(data))
         drawn, sample = scene(1_000_000, 64), first.read(64)
         assert first.name == "1000000"

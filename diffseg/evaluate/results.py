@@ -11,13 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..metrics import CLASSES, PROTOCOLS, SegmentationScore
+from ..metrics import NUM_CLASSES, PROTOCOLS, SegmentationScore
 from .methods import Setting
 
 Key = tuple[str, Setting]  # a method's name and the setting it was tried with
 Row = Mapping[str, Any]
 
-_COUNTS = pa.list_(pa.int64(), CLASSES)  # pixels of each class
+_COUNTS = pa.list_(pa.int64(), NUM_CLASSES)  # pixels of each class
 _ABOUT = b"diffseg"  # where the file says what it is about
 
 #: One row is one image, method and setting. What a `SegmentationScore` counts is kept as it is, so that scores over
@@ -51,7 +51,7 @@ def make_row(image: str, key: Key, labels: Any, truth: Any) -> dict[str, Any]:
     """
     labels = np.asarray(labels)
     row = {"image": image, "method": key[0], "setting": key[1], "segments": len(np.unique(labels))}
-    scores = {protocol: SegmentationScore(CLASSES, protocol) for protocol in PROTOCOLS}
+    scores = {protocol: SegmentationScore(NUM_CLASSES, protocol) for protocol in PROTOCOLS}
     for protocol, score in scores.items():
         score.update(labels, truth)
         row |= {f"hits_{protocol}": score.hits.tolist(), f"predicted_{protocol}": score.predicted.tolist()}
@@ -71,7 +71,7 @@ class Tally:
         """Count one image."""
         key = key_of(row)
         if key not in self._scores:
-            self._scores[key] = {protocol: SegmentationScore(CLASSES, protocol) for protocol in PROTOCOLS}
+            self._scores[key] = {protocol: SegmentationScore(NUM_CLASSES, protocol) for protocol in PROTOCOLS}
         for protocol, score in self._scores[key].items():
             score.actual += np.asarray(row["actual"])
             score.hits += np.asarray(row[f"hits_{protocol}"])
