@@ -29,78 +29,82 @@ def square(path, size):
     return np.asarray(cropped.resize((size, size), Image.Resampling.NEAREST))
 
 
-# Numbers and names from COCO-Stuff's labels.txt, which counts from 1; groups from the figure of its hierarchy.
-COCO_LABELS = {
-    (1, "person"): "person-things",
-    (2, "bicycle"): "vehicle-things",
-    (9, "boat"): "vehicle-things",
-    (10, "traffic light"): "outdoor-things",
-    (15, "bench"): "outdoor-things",
-    (16, "bird"): "animal-things",
-    (25, "giraffe"): "animal-things",
-    (26, "hat"): "accessory-things",
-    (33, "suitcase"): "accessory-things",
-    (34, "frisbee"): "sports-things",
-    (43, "tennis racket"): "sports-things",
-    (44, "bottle"): "kitchen-things",
-    (51, "bowl"): "kitchen-things",
-    (52, "banana"): "food-things",
-    (61, "cake"): "food-things",
-    (62, "chair"): "furniture-things",
-    (71, "door"): "furniture-things",
-    (72, "tv"): "electronic-things",
-    (77, "cell phone"): "electronic-things",
-    (78, "microwave"): "appliance-things",
-    (83, "blender"): "appliance-things",
-    (84, "book"): "indoor-things",
-    (91, "hair brush"): "indoor-things",
-    (92, "banner"): "textile-stuff",
-    (94, "branch"): "plant-stuff",
-    (95, "bridge"): "building-stuff",
-    (98, "cabinet"): "furniture-stuff",
-    (99, "cage"): "structural-stuff",
-    (100, "cardboard"): "rawmaterial-stuff",
-    (101, "carpet"): "floor-stuff",
-    (102, "ceiling-other"): "ceiling-stuff",
-    (103, "ceiling-tile"): "ceiling-stuff",
-    (106, "clouds"): "sky-stuff",
-    (109, "curtain"): "textile-stuff",
-    (113, "fence"): "structural-stuff",
-    (118, "floor-wood"): "floor-stuff",
-    (120, "fog"): "water-stuff",
-    (122, "fruit"): "food-stuff",
-    (125, "gravel"): "ground-stuff",
-    (127, "hill"): "solid-stuff",
-    (128, "house"): "building-stuff",
-    (130, "light"): "furniture-stuff",
-    (132, "metal"): "rawmaterial-stuff",
-    (135, "mountain"): "solid-stuff",
-    (140, "pavement"): "ground-stuff",
-    (145, "playingfield"): "ground-stuff",
-    (146, "railing"): "structural-stuff",
-    (151, "roof"): "building-stuff",
-    (154, "sand"): "ground-stuff",
-    (155, "sea"): "water-stuff",
-    (157, "sky-other"): "sky-stuff",
-    (161, "stairs"): "furniture-stuff",
-    (163, "straw"): "plant-stuff",
-    (164, "structural-other"): "structural-stuff",
-    (168, "towel"): "textile-stuff",
-    (169, "tree"): "plant-stuff",
-    (170, "vegetable"): "food-stuff",
-    (171, "wall-brick"): "wall-stuff",
-    (177, "wall-wood"): "wall-stuff",
-    (178, "water-other"): "water-stuff",
-    (180, "window-blind"): "window-stuff",
-    (181, "window-other"): "window-stuff",
-    (182, "wood"): "solid-stuff",
+# The 182 labels in the order of COCO-Stuff's labels.txt, which counts from 1; the stuffthingmaps hold that number - 1.
+COCO_LABELS = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, street sign,
+stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, hat, backpack,
+umbrella, shoe, eye glasses, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat,
+baseball glove, skateboard, surfboard, tennis racket, bottle, plate, wine glass, cup, fork, knife, spoon, bowl, banana,
+apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, mirror,
+dining table, window, desk, toilet, door, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster,
+sink, refrigerator, blender, book, clock, vase, scissors, teddy bear, hair drier, toothbrush, hair brush, banner,
+blanket, branch, bridge, building-other, bush, cabinet, cage, cardboard, carpet, ceiling-other, ceiling-tile, cloth,
+clothes, clouds, counter, cupboard, curtain, desk-stuff, dirt, door-stuff, fence, floor-marble, floor-other,
+floor-stone, floor-tile, floor-wood, flower, fog, food-other, fruit, furniture-other, grass, gravel, ground-other, hill,
+house, leaves, light, mat, metal, mirror-stuff, moss, mountain, mud, napkin, net, paper, pavement, pillow, plant-other,
+plastic, platform, playingfield, railing, railroad, river, road, rock, roof, rug, salad, sand, sea, shelf, sky-other,
+skyscraper, snow, solid-other, stairs, stone, straw, structural-other, table, tent, textile-other, towel, tree,
+vegetable, wall-brick, wall-concrete, wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops,
+window-blind, window-other, wood
+"""
+
+# The lower nodes of COCO-Stuff's hierarchy (Caesar et al., 2018, Fig. 2) with the names below them.
+COCO_HIERARCHY = {
+    "electronic-things": "tv, laptop, mouse, remote, keyboard, cell phone",
+    "appliance-things": "microwave, oven, toaster, sink, refrigerator, blender",
+    "food-things": "banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake",
+    "furniture-things": "chair, couch, potted plant, bed, mirror, dining table, window, desk, toilet, door",
+    "indoor-things": "book, clock, vase, scissors, teddy bear, hair drier, toothbrush, hair brush",
+    "kitchen-things": "bottle, plate, wine glass, cup, fork, knife, spoon, bowl",
+    "accessory-things": "hat, backpack, umbrella, shoe, eye glasses, handbag, tie, suitcase",
+    "animal-things": "bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",
+    "outdoor-things": "traffic light, fire hydrant, street sign, stop sign, parking meter, bench",
+    "person-things": "person",
+    "sports-things": (
+        "frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, "
+        "tennis racket"
+    ),
+    "vehicle-things": "bicycle, car, motorcycle, airplane, bus, train, truck, boat",
+    "ceiling-stuff": "ceiling-tile, ceiling-other",
+    "floor-stuff": "carpet, floor-tile, floor-wood, floor-marble, floor-stone, floor-other",
+    "food-stuff": "fruit, salad, vegetable, food-other",
+    "furniture-stuff": (
+        "door-stuff, desk-stuff, table, shelf, cabinet, cupboard, mirror-stuff, counter, light, stairs, furniture-other"
+    ),
+    "rawmaterial-stuff": "cardboard, paper, plastic, metal",
+    "textile-stuff": "rug, mat, towel, napkin, clothes, cloth, curtain, blanket, pillow, banner, textile-other",
+    "wall-stuff": "wall-tile, wall-panel, wall-wood, wall-brick, wall-stone, wall-concrete, wall-other",
+    "window-stuff": "window-blind, window-other",
+    "building-stuff": "house, skyscraper, bridge, tent, roof, building-other",
+    "ground-stuff": "sand, snow, dirt, mud, gravel, road, pavement, railroad, platform, playingfield, ground-other",
+    "plant-stuff": "grass, tree, bush, leaves, flower, branch, moss, straw, plant-other",
+    "sky-stuff": "clouds, sky-other",
+    "solid-stuff": "wood, rock, stone, mountain, hill, solid-other",
+    "structural-stuff": "fence, cage, net, railing, structural-other",
+    "water-stuff": "fog, river, sea, waterdrops, water-other",
 }
+
+# labelIds from 0 on, as the data set's scripts list them; up to "ground" they are void.
+CITYSCAPES_LABELS = """
+unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground, road, sidewalk, parking, rail track,
+building, wall, fence, guard rail, bridge, tunnel, pole, polegroup, traffic light, traffic sign, vegetation, terrain,
+sky, person, rider, car, truck, bus, caravan, trailer, train, motorcycle, bicycle
+"""
+
+
+def split_names(text):
+    return [name.strip() for name in text.split(",")]
 
 
 class TestTables:
-    @pytest.mark.parametrize(("number", "group"), [(n, g) for (n, _), g in COCO_LABELS.items()])
-    def test_coco_labels_are_in_their_groups(self, number, group):
-        assert number - 1 in COCO_STUFF_27[group]
+    def test_every_coco_label_is_in_its_group(self):
+        names = split_names(COCO_LABELS)
+        assert len(names) == len(set(names)) == 182
+        expected = {group: sorted(map(names.index, split_names(text))) for group, text in COCO_HIERARCHY.items()}
+        assert {group: sorted(values) for group, values in COCO_STUFF_27.items()} == expected
+
+    def test_coco_groups_are_in_the_benchmarks_order(self):
+        assert list(COCO_STUFF_27) == list(COCO_HIERARCHY) and len(COCO_STUFF_27) == NUM_CLASSES
 
     def test_every_coco_value_has_one_class(self):
         values = [value for group in COCO_STUFF_27.values() for value in group]
@@ -111,13 +115,20 @@ class TestTables:
             assert name.endswith("-things" if index < 12 else "-stuff")
             assert all((value < 91) == (index < 12) for value in group)
 
+    @pytest.mark.parametrize(("number", "name"), enumerate(split_names(CITYSCAPES_LABELS)))
+    def test_every_cityscapes_id(self, tmp_path, number, name):
+        write_cityscapes(tmp_path, 1, height=8, width=8, values=[number])
+        (value,) = np.unique(next(iter(open_dataset("cityscapes", tmp_path))).read(8).truth)
+        if number < 7:
+            assert value == UNLABELLED and name not in datasets.CITYSCAPES_27
+        else:
+            assert datasets.CITYSCAPES_27[value] == name
+
     def test_cityscapes_classes(self):
         names = datasets.CITYSCAPES_27
         assert len(set(names)) == len(names) == NUM_CLASSES
-        # labelIds as Cityscapes' scripts list them
-        for number, name in {7: "road", 11: "building", 17: "pole", 21: "vegetation", 23: "sky", 26: "car"}.items():
-            assert names[number - 7] == name
-        assert names[33 - 7] == "bicycle"
+        assert len(split_names(CITYSCAPES_LABELS)) == 34
+        assert "license plate" not in names  # the 35th label, whose id, -1, an 8-bit map cannot hold
 
     def test_unlabelled_is_ignored_by_the_score(self):
         assert UNLABELLED in IGNORE
