@@ -48,11 +48,11 @@ def divergence_map(probs: Float[Tensor, "heads queries keys"]) -> Float[Tensor, 
     return torch.cat(parts) / (len(probs) - 1)
 
 
-def averaging_loss(probs: Float[Tensor, "heads queries keys"]) -> float:
-    r"""What the mean over heads no longer tells, in nats: mean over queries of H(mean of p_i) - mean of H(p_i).
+def jensen_shannon(probs: Float[Tensor, "heads queries keys"]) -> float:
+    r"""The Jensen-Shannon divergence of the heads, in nats: mean over queries of H(mean of p_i) - mean of H(p_i).
 
-    H is the entropy. The difference (the Jensen-Shannon divergence) is 0 if all heads agree and at most the logarithm
-    of the number of heads, if no key is looked at by two of them. Unlike KL it has no trouble with zeros.
+    H is the entropy. This is the information that is lost when heads are averaged: 0 if they all agree, and at most
+    the logarithm of their number, if no key has attention from two of them. Unlike KL it is finite at zeros.
 
     Raises:
         ValueError: if there are fewer than two heads.
@@ -66,21 +66,21 @@ def averaging_loss(probs: Float[Tensor, "heads queries keys"]) -> float:
 
 
 def class_distances(
-    probs: Float[Tensor, "heads places keys"], classes: Integer[Tensor, " places"]
+    probs: Float[Tensor, "heads queries keys"], classes: Integer[Tensor, " queries"]
 ) -> tuple[float, float]:
-    """The mean distance D (Eq. 5) between two places in one head: places of one class, and of different classes.
+    """The mean distance D (Eq. 5) between the maps of two queries in one head: of one class, and of different classes.
 
-    What `head_divergence` is to be compared with: there two heads are asked at one place, here two places in one head.
+    A scale for `head_divergence`, which compares two heads at one query; here it is two queries in one head.
 
     Args:
-        probs: the maps of some places, e.g. `layer.probs[:, chosen]`.
-        classes: of these places.
+        probs: the maps of some queries, e.g. `layer.probs[:, chosen]`.
+        classes: of these queries.
 
     Returns:
-        Means over heads and pairs of different places, in nats; NaN where there is no such pair.
+        Means over heads and pairs of different queries, in nats; NaN where there is no such pair.
     """
     classes = classes.to(probs.device)
-    distances = torch.stack([symmetric_kl(head, head) for head in probs]).mean(dim=0)  # [places, places]
+    distances = torch.stack([symmetric_kl(head, head) for head in probs]).mean(dim=0)  # [queries, queries]
     alike = classes[:, None] == classes
     itself = torch.eye(len(classes), dtype=torch.bool, device=probs.device)
     return distances[alike & ~itself].mean().item(), distances[~alike].mean().item()

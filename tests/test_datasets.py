@@ -115,7 +115,7 @@ class TestTables:
             assert name.endswith("-things" if index < 12 else "-stuff")
             assert all((value < 91) == (index < 12) for value in group)
 
-    @pytest.mark.parametrize(("number", "name"), enumerate(split_names(CITYSCAPES_LABELS)))
+    @pytest.mark.parametrize(("number", "name"), list(enumerate(split_names(CITYSCAPES_LABELS))))
     def test_every_cityscapes_id(self, tmp_path, number, name):
         write_cityscapes(tmp_path, 1, height=8, width=8, values=[number])
         (value,) = np.unique(next(iter(open_dataset("cityscapes", tmp_path))).read(8).truth)

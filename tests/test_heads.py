@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffseg import heads
-from diffseg.heads import averaging_loss, class_distances, divergence_map, head_divergence
+from diffseg.heads import class_distances, divergence_map, head_divergence, jensen_shannon
 from diffseg.merging import symmetric_kl
 
 
@@ -41,10 +41,10 @@ def test_two_heads_and_one_query_are_the_merging_distance():
 def test_blocks_of_queries_join(monkeypatch):
     probs = random_heads(3, 10, 6)
     whole = head_divergence(probs)
-    lost = averaging_loss(probs)
+    from_the_mean = jensen_shannon(probs)
     monkeypatch.setattr(heads, "_BLOCK", 3 * 6 * 4)
     assert head_divergence(probs) == pytest.approx(whole, rel=1e-5)
-    assert averaging_loss(probs) == pytest.approx(lost, rel=1e-5)
+    assert jensen_shannon(probs) == pytest.approx(from_the_mean, rel=1e-5)
 
 
 def test_map_is_the_divergence_of_each_query_alone():
@@ -67,25 +67,25 @@ def test_order_of_heads_does_not_matter_and_equal_heads_agree(n_heads, seed):
     assert head_divergence(probs[:1].repeat(n_heads, 1, 1)) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("statistic", [head_divergence, divergence_map, averaging_loss])
+@pytest.mark.parametrize("statistic", [head_divergence, divergence_map, jensen_shannon])
 def test_one_head_has_nobody_to_differ_from(statistic):
     with pytest.raises(ValueError, match=r"shape \[1, 4, 9\].*Record with heads='all'"):
         statistic(random_heads(1, 4, 9))
 
 
-# ---- averaging_loss -------------------------------------------------------------------------------------------------
+# ---- jensen_shannon -------------------------------------------------------------------------------------------------
 
 
-def test_loss_is_the_mean_divergence_from_the_mean():
+def test_jensen_shannon_is_the_mean_divergence_from_the_mean():
     probs = random_heads(3, 4, 8).double().numpy()
     expected = np.mean([[oracles.kl(p, mean) for p, mean in zip(head, probs.mean(0))] for head in probs])
-    assert averaging_loss(torch.from_numpy(probs)) == pytest.approx(expected, rel=1e-4)
+    assert jensen_shannon(torch.from_numpy(probs)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_loss_of_equal_and_of_disjoint_heads():
-    assert averaging_loss(random_heads(1, 5, 7).repeat(4, 1, 1)) == pytest.approx(0, abs=1e-6)
+def test_jensen_shannon_of_equal_and_of_disjoint_heads():
+    assert jensen_shannon(random_heads(1, 5, 7).repeat(4, 1, 1)) == pytest.approx(0, abs=1e-6)
     disjoint = torch.eye(4)[:, None]  # four heads, each looks at a key of its own
-    assert averaging_loss(disjoint) == pytest.approx(math.log(4), rel=1e-5)
+    assert jensen_shannon(disjoint) == pytest.approx(math.log(4), rel=1e-5)
 
 
 # ---- class_distances ------------------------------------------------------------------------------------------------

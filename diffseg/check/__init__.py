@@ -6,7 +6,7 @@ Every check is a `Check`. The modules of this package go with one notebook each;
 from ._aggregating import layer_weights, map_at, tile, upsample_map
 from ._clustering import constant_k, lloyd_step, patch_attention
 from ._exercise import Case, Check, Mistake, NotYet
-from ._heads import averaging_loss, head_divergence, kl
+from ._heads import head_divergence, jensen_shannon, kl
 from ._hooking import attention_bytes, attention_probabilities, mean_of_heads, received_attention
 from ._masks import binary_masks, count_pieces, relabel, suppress
 from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
@@ -21,13 +21,13 @@ __all__ = [
     "NotYet",
     "attention_bytes",
     "attention_probabilities",
-    "averaging_loss",
     "best_accuracy",
     "binary_masks",
     "choose_threshold",
     "constant_k",
     "count_pieces",
     "head_divergence",
+    "jensen_shannon",
     "kl",
     "layer_weights",
     "linked_groups",

@@ -1,4 +1,4 @@
-"""Checks of notebook 02: KL divergence, the divergence of heads, what their mean loses."""
+"""Checks of notebook 02: KL divergence, the divergence of heads pair by pair, and that of Jensen and Shannon."""
 
 import math
 
@@ -136,7 +136,7 @@ head_divergence = Check(
     atol=1e-5,
 )
 
-# ---- averaging_loss -------------------------------------------------------------------------------------------------
+# ---- jensen_shannon -------------------------------------------------------------------------------------------------
 
 
 def _entropy(p: Float[Tensor, "*rows keys"]) -> Float[Tensor, "*rows"]:
@@ -151,9 +151,9 @@ def _queries_averaged_first(probs: Float[Tensor, "heads queries keys"]) -> float
     return _entropy(probs.mean(dim=(0, 1))).item() - _entropy(probs).mean().item()
 
 
-averaging_loss = Check(
-    "averaging_loss",
-    heads.averaging_loss,
+jensen_shannon = Check(
+    "jensen_shannon",
+    heads.jensen_shannon,
     cases=[
         Case("three heads, one query, three keys", (_DISAGREE,)),
         Case("four heads, nine queries, nine keys", (distributions(4, 9, 9, seed=1),)),
@@ -163,9 +163,9 @@ averaging_loss = Check(
     mistakes=[
         Mistake(
             "Is that log2? The unit is the nat: take the natural logarithm.",
-            lambda probs: heads.averaging_loss(probs) / math.log(2),
+            lambda probs: heads.jensen_shannon(probs) / math.log(2),
         ),
-        Mistake("The sign is wrong: the mean has the larger entropy.", lambda probs: -heads.averaging_loss(probs)),
+        Mistake("The sign is wrong: the mean has the larger entropy.", lambda probs: -heads.jensen_shannon(probs)),
         Mistake(
             "That is the entropy of the mean. Take off the mean entropy of the heads.",
             lambda probs: _entropy(probs.mean(dim=0)).mean().item(),
@@ -177,7 +177,7 @@ averaging_loss = Check(
         ),
         Mistake(
             "Take the mean over the queries, not the sum.",
-            lambda probs: heads.averaging_loss(probs) * probs.shape[1],
+            lambda probs: heads.jensen_shannon(probs) * probs.shape[1],
         ),
     ],
     atol=1e-5,
