@@ -1,4 +1,4 @@
-"""The film of Algorithm 1: what its steps say, and that it can be played."""
+"""The film of Algorithm 1: its steps, and that it can be played."""
 
 import io
 
@@ -13,7 +13,7 @@ from diffseg.figures import plots
 from diffseg.figures.animate import merge_steps, merging_film
 
 SIDE = 4
-PLACES = torch.tensor([[0, 0], [0, 3], [3, 0], [3, 3]])
+ANCHORS = torch.tensor([[0, 0], [0, 3], [3, 0], [3, 3]])
 
 
 def rows(*members):
@@ -74,7 +74,7 @@ def has_colour(picture, colour, tolerance=12):
 
 def test_film_plays_and_paints_groups():
     white = np.full((32, 32, 3), 255, np.uint8)
-    film = merging_film(white, PLACES, PASSES, GROUPS)
+    film = merging_film(white, ANCHORS, PASSES, GROUPS)
     still, first, middle, last = pictures(film)
     assert np.array_equal(still, last)
     assert film.format == "png" and len(film.data) < 100_000
@@ -86,9 +86,9 @@ def test_film_plays_and_paints_groups():
 
 def test_film_is_as_long_as_asked():
     white = np.full((32, 32, 3), 255, np.uint8)
-    assert len(list(pictures(merging_film(white, PLACES, PASSES, GROUPS, frames=2)))) == 1 + 2
+    assert len(list(pictures(merging_film(white, ANCHORS, PASSES, GROUPS, frames=2)))) == 1 + 2
 
 
 def test_the_figure_is_closed():
-    merging_film(np.zeros((32, 32, 3), np.uint8), PLACES, PASSES, GROUPS)
+    merging_film(np.zeros((32, 32, 3), np.uint8), ANCHORS, PASSES, GROUPS)
     assert not plt.get_fignums()

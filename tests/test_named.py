@@ -1,4 +1,4 @@
-"""Names on regions: where they stand, their colours, and what is drawn."""
+"""Names on regions: their locations, their colours, and what is drawn."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from diffseg.figures.named import place_names, show_named, word_colours
+from diffseg.figures.named import locate_names, show_named, word_colours
 from diffseg.figures.plots import class_colours
 from diffseg.pocket import CLASSES, class_of
 
@@ -51,19 +51,19 @@ def test_different_words_have_different_colours(words):
     assert list(found) == words and len(set(found.values())) == len(words)
 
 
-# ---- places ---------------------------------------------------------------------------------------------------------
+# ---- locations ------------------------------------------------------------------------------------------------------
 
 
 def test_a_name_stands_in_the_middle_of_its_region():
-    names = place_names(halves(), WORDS, LETTER, LINE)
+    names = locate_names(halves(), WORDS, LETTER, LINE)
     assert [word for word, _ in names] == ["car", "road"]
-    np.testing.assert_allclose([place for _, place in names], [(32, 16), (32, 48)], atol=1)
+    np.testing.assert_allclose([location for _, location in names], [(32, 16), (32, 48)], atol=1)
 
 
 def test_a_name_stands_on_its_region_not_at_its_centre_of_mass():
     letter_u = np.ones((40, 40), dtype=int)
     letter_u[:30, 10:30] = 0
-    ((_, (row, column)),) = [name for name in place_names(letter_u, WORDS, 1.0, LINE) if name[0] == "road"]
+    ((_, (row, column)),) = [name for name in locate_names(letter_u, WORDS, 1.0, LINE) if name[0] == "road"]
     assert letter_u[int(row), int(column)] == 1
 
 
@@ -71,19 +71,19 @@ def test_large_regions_have_names_and_small_ones_none():
     labels = np.zeros((100, 100), dtype=int)
     labels[10:30, 10:30] = labels[60:90, 60:90] = 1  # 4 % and 9 % of the picture
     labels[80:85, 10:15] = 1  # a speck
-    assert [word for word, _ in place_names(labels, WORDS, LETTER, LINE)] == ["car", "road", "road"]
+    assert [word for word, _ in locate_names(labels, WORDS, LETTER, LINE)] == ["car", "road", "road"]
 
 
 def test_the_largest_region_of_a_small_mask_has_a_name():
     labels = np.zeros((100, 100), dtype=int)
     labels[10:14, 10:14] = labels[50, 50] = 1
-    assert [word for word, _ in place_names(labels, WORDS, LETTER, LINE)] == ["car", "road"]
+    assert [word for word, _ in locate_names(labels, WORDS, LETTER, LINE)] == ["car", "road"]
 
 
 def test_a_name_without_room_is_left_out():
     labels = np.zeros((10, 10), dtype=int)
     labels[4:6, 4:6] = 1
-    assert [word for word, _ in place_names(labels, ("a", "bb"), 4.0, 20.0)] == ["a"]
+    assert [word for word, _ in locate_names(labels, ("a", "bb"), 4.0, 20.0)] == ["a"]
 
 
 @settings(deadline=None, max_examples=60)
@@ -91,9 +91,9 @@ def test_a_name_without_room_is_left_out():
 def test_names_overlap_nowhere_touch_their_regions_and_stay_inside(coarse):
     labels = coarse.repeat(11, axis=0).repeat(11, axis=1)
     height, width = labels.shape
-    names = place_names(labels, WORDS, LETTER, LINE)
+    names = locate_names(labels, WORDS, LETTER, LINE)
     assert names
-    boxes = [box(word, *place) for word, place in names]
+    boxes = [box(word, *location) for word, location in names]
     for index, (top, bottom, left, right) in enumerate(boxes):
         assert 0 <= top and bottom <= height
         assert (0 <= left and right <= width) or right - left > width

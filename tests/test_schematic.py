@@ -35,11 +35,11 @@ def transformers(unet, side=None):
     return [unit for unit in units(unet, side) if unit.kind == "transformer"]
 
 
-def layer(size=4, place="down", heads=2, kind="self", brightest=0):
-    """Every place looks at one place only, in all heads."""
+def layer(size=4, stage="down", heads=2, kind="self", brightest=0):
+    """Every query attends to one key only, in all heads."""
     probs = torch.zeros(heads, size**2, size**2)
     probs[:, :, brightest] = 1
-    return RecordedLayer("a", kind, place, heads, size, probs)
+    return RecordedLayer("a", kind, stage, heads, size, probs)
 
 
 def texts(figure):
@@ -52,7 +52,7 @@ def texts(figure):
 def test_blocks_of_stable_diffusion(unet):
     found = transformers(unet)
     assert [unit.side for unit in found] == [64, 64, 32, 32, 16, 16, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-    assert [unit.place for unit in found] == ["down"] * 6 + ["mid"] + ["up"] * 9
+    assert [unit.stage for unit in found] == ["down"] * 6 + ["mid"] + ["up"] * 9
     assert {f"{unit.name}.attn1" for unit in found} == {n for n, _ in unet.named_modules() if n.endswith("attn1")}
     assert all(unet.get_submodule(f"{unit.name}.attn1").heads == unit.heads for unit in found)
 
@@ -65,7 +65,7 @@ def test_convolutions_are_the_resnets(unet):
 
 def test_other_structure(small_unet):
     found = transformers(small_unet)
-    assert [(unit.place, unit.side) for unit in found] == [("down", 8)] * 2 + [("up", 8)] * 4
+    assert [(unit.stage, unit.side) for unit in found] == [("down", 8)] * 2 + [("up", 8)] * 4
     assert found[1].name == "down_blocks.1.attentions.0.transformer_blocks.1"
 
 
@@ -112,7 +112,7 @@ def test_values_of_another_number(unet):
 
 def test_panels_show_the_map_of_the_pixel():
     layers = [layer(8, "down", brightest=9), layer(4, "mid", brightest=5), layer(8, "up", brightest=60)]
-    layers[0].probs[:, 8 * 2 + 6] = torch.eye(64)[33]  # the place of the pixel at row 5, column 13 of 16
+    layers[0].probs[:, 8 * 2 + 6] = torch.eye(64)[33]  # the query of the pixel at row 5, column 13 of 16
     figure = show_layers(layers, Image.new("RGB", (16, 16)), point=(5, 13))
     drawn = {ax.get_title(): ax.images[0].get_array() for ax in figure.axes if ax.images}
     assert list(drawn) == ["0: down 8, ×64", "the pixel that looks", "2: up 8, ×64", "1: mid 4, ×16"]

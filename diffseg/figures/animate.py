@@ -1,4 +1,4 @@
-"""Moving pictures: arrays in, an animated PNG out. Browsers play it; what cannot shows how it ends."""
+"""Moving pictures: arrays in, an animated PNG out. Browsers play it; other programs show its last frame."""
 
 import io
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def merge_steps(passes: Sequence[Float[Tensor, "_ h w"]], groups: Sequence[Bool[
 
 def merging_film(
     image: Picture,
-    places: Int[Tensor, "anchors 2"],
+    anchors: Int[Tensor, "anchors 2"],
     passes: Sequence[Float[Tensor, "_ h w"]],
     groups: Sequence[Bool[Tensor, "_ _"]],
     frames: int = 24,
@@ -83,7 +83,7 @@ def merging_film(
 
     Args:
         image: the picture, square.
-        places: row and column of each anchor, see `anchor_grid`.
+        anchors: row and column of each, see `anchor_grid`.
         passes, groups: see `merge_steps`.
         frames: at most about so many; if there are more steps, some are left out.
 
@@ -92,15 +92,15 @@ def merging_film(
     """
     steps = merge_steps(passes, groups)
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(frames, len(steps))).round().astype(int))
-    largest = np.max([np.bincount(step.group + 1, minlength=len(places) + 1)[1:] for step in steps], axis=0)
-    palette = np.empty((len(places), 3))
-    palette[np.argsort(-largest, kind="stable")] = colours(len(places))  # the largest groups are told apart best
+    largest = np.max([np.bincount(step.group + 1, minlength=len(anchors) + 1)[1:] for step in steps], axis=0)
+    palette = np.empty((len(anchors), 3))
+    palette[np.argsort(-largest, kind="stable")] = colours(len(anchors))  # the largest groups are told apart best
     palette = np.vstack([palette, [0.8, 0.8, 0.8]])  # the last, number -1, is grey: not merged yet
 
     figure, [[left, right]] = closed_figure(1, 2, (6.4, 3.5), dpi=_DPI)
     show_image(image, "", left)
     left.images[0].set_alpha(0.5)
-    rows, columns = ((places.cpu().numpy() + 0.5) * np.shape(image)[0] / passes[0].shape[1] - 0.5).T
+    rows, columns = ((anchors.cpu().numpy() + 0.5) * np.shape(image)[0] / passes[0].shape[1] - 0.5).T
     dots = left.scatter(columns, rows, s=34, edgecolors="black", linewidths=0.6)
     show_image(np.zeros(passes[0].shape[1:], np.uint8), "", right)
     drawn = right.images[0]

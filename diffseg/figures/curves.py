@@ -1,4 +1,4 @@
-"""Figures of sweeps over settings (Fig. 11); `diffseg.sweeps` says what a sweep is."""
+"""Figures of sweeps over settings (Fig. 11); `diffseg.sweeps` defines what a sweep is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _FEW = 6  # values that all get a tick of their own
 
 @dataclass(frozen=True)
 class Panel:
-    """How one number is drawn.
+    """How one setting is drawn.
 
     Attributes:
         knob: its name in the table.
@@ -134,7 +134,7 @@ def show_tables(tables: Mapping[str, DataFrame], formats: Sequence[str], framed:
 def _panels(
     panels: Sequence[Panel], rows: int, height: Real, ratios: Sequence[Real] | None = None
 ) -> tuple[Figure, np.ndarray]:
-    """A closed figure, and its axes [rows, panels]; what stands side by side has one vertical axis."""
+    """A closed figure, and its axes [rows, panels]; those of one row share their vertical axis."""
     if not panels:
         raise ValueError("panels is empty; pass a Panel for each number to be drawn.")
     return closed_figure(rows, len(panels), (PAGE_WIDTH, height), height_ratios=ratios, sharex="col", sharey="row")

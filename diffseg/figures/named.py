@@ -44,10 +44,10 @@ def word_colours(words: Sequence[str]) -> dict[str, str]:
     return {word: known.get(word) or next(free) for word in distinct}
 
 
-def place_names(
+def locate_names(
     labels: Labels, words: Sequence[str], letter: float, line: float
 ) -> list[tuple[str, tuple[float, float]]]:
-    """Where to write the names: as deep inside of their regions as there is room, the largest region first.
+    """Where to write the names: as deep inside of their regions as possible, the largest region first.
 
     Args:
         labels: masks 0, 1, ...; a mask may come in several regions.
@@ -57,27 +57,27 @@ def place_names(
 
     Returns:
         Names, and the row and column of their middles, in pixels from the picture's upper left corner. No two overlap,
-        and all lie inside of the picture (if they are not longer than it is wide). Small regions, and those without
-        room, have none.
+        and all lie inside of the picture (if they are not longer than it is wide). Small regions, and those too
+        narrow for their name, have none.
     """
     labels = np.asarray(labels)
     height, width = labels.shape
     rows, columns = (np.arange(length) + 0.5 for length in labels.shape)
-    placed: list[tuple[str, tuple[float, float]]] = []
+    located: list[tuple[str, tuple[float, float]]] = []
     for mask, region in _regions(labels):
         word = words[mask]
         half = letter * len(word) / 2
-        # The middles of names for which each pixel stands: those near the edge are moved inwards.
+        # For each pixel, the middle of a name that is written there: near the edge it is moved inwards.
         middle_rows = rows.clip(min(line / 2, height / 2), max(height - line / 2, height / 2))
         middle_columns = columns.clip(min(half, width / 2), max(width - half, width / 2))
         depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]  # to the region's edge or the picture's
-        for other, (row, column) in placed:
+        for other, (row, column) in located:
             in_reach = np.abs(middle_columns - column) < half + letter * len(other) / 2
             depth[np.ix_(np.abs(middle_rows - row) < line, in_reach)] = 0
         row, column = _deepest(depth, region)
         if depth[row, column] > 0:
-            placed.append((word, (float(middle_rows[row]), float(middle_columns[column]))))
-    return placed
+            located.append((word, (float(middle_rows[row]), float(middle_columns[column]))))
+    return located
 
 
 def show_named(
@@ -138,7 +138,7 @@ def _write_names(ax: Axes, out: Named) -> None:
     panel = ax.figure.get_figwidth() / ax.get_subplotspec().get_gridspec().ncols  # inches
     em = _FONT / 72 / panel * width  # the font's size in pixels of the picture
     outline = [withStroke(linewidth=2.5, foreground="white")]
-    for word, (row, column) in place_names(out.labels, out.words, _LETTER * em, _LINE * em):
+    for word, (row, column) in locate_names(out.labels, out.words, _LETTER * em, _LINE * em):
         text = ax.text(column - 0.5, row - 0.5, word, size=_FONT, weight="bold", path_effects=outline)
         text.set(ha="center", va="center", color="black")
 

@@ -61,7 +61,7 @@ class Segmented(Protocol):
 
 
 def style() -> None:
-    """One look for all notebooks: call it once, in the first cell."""
+    """One style for all notebooks: call it once, in the first cell."""
     plt.rcParams.update(
         {
             "figure.dpi": 100,
@@ -306,8 +306,8 @@ def show_attention(
 
     Args:
         maps: not negative; `attention[rows, columns]` gives n maps.
-        image: if given, the first panel, with all asked pixels marked and numbered.
-        points: row and column in the maps of the pixel that each map belongs to.
+        image: if given, the first panel, with all queries marked and numbered.
+        points: row and column, in the maps, of the query that each map belongs to.
         titles: one for each map; None numbers them.
         columns: panels side by side, the picture included; None: at most 4.
 

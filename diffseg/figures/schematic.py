@@ -1,4 +1,4 @@
-"""Drawings of a UNet: where its transformer blocks are (Fig. 10), and what one pixel looks at in each of them.
+"""Drawings of a UNet: where its transformer blocks are (Fig. 10), and the attention map of one query in each of them.
 
 Everything is read from the loaded model or from what was recorded, so that the drawings are right for Stable Diffusion
 v1 and v2 and for the pocket model. Like those of `plots`, the Figures are returned closed.
@@ -23,7 +23,7 @@ from torch import nn
 from diffseg.attention import RecordedLayer
 from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure
 
-PLACES = ("down", "mid", "up")
+STAGES = ("down", "mid", "up")
 
 _CONVOLUTION, _TRANSFORMER, _FLOW = "0.82", "#2f6db3", "0.55"
 _NARROW, _WIDE, _HIGH = 0.6, 0.98, 0.58  # of boxes without and with a number; their distance is 1
@@ -31,19 +31,19 @@ _NARROW, _WIDE, _HIGH = 0.6, 0.98, 0.58  # of boxes without and with a number; t
 
 @dataclass(frozen=True)
 class Unit:
-    """One box of the drawing, the least piece of a UNet that we look at.
+    """One box of the drawing, the smallest part of a UNet that is distinguished here.
 
     Attributes:
-        kind: "convolution" (a ResNet block, which mixes neighbours) or "transformer" (which mixes all places).
+        kind: "convolution" (a ResNet block, which mixes neighbours) or "transformer" (which mixes all positions).
         name: the path in the UNet; a transformer's self-attention is `name + ".attn1"`.
-        place: "down", "mid" or "up".
-        side: of the square of places it works on.
+        stage: "down", "mid" or "up".
+        side: of the square of positions it works on.
         heads: of its attention; 0 for a convolution.
     """
 
     kind: str
     name: str
-    place: str
+    stage: str
     side: int
     heads: int = 0
 
@@ -92,21 +92,21 @@ def show_unet(
     if values is not None and len(values) != len(transformers):
         raise ValueError(f"values has {len(values)} entries for {len(transformers)} transformer blocks.")
     rows = {side: row for row, side in enumerate(sorted({box.side for box in boxes}, reverse=True))}
-    places = [(x, rows[box.side]) for x, box in enumerate(boxes)]
+    centres = [(x, rows[box.side]) for x, box in enumerate(boxes)]
 
     figure, [[ax]] = closed_figure(1, 1, (PAGE_WIDTH, 1.5 + 0.62 * len(rows)))
-    ax.plot(*zip(*places), color=_FLOW, lw=1.5, zorder=1)  # the way of the data
-    _draw_skips(ax, boxes, places)
+    ax.plot(*zip(*centres), color=_FLOW, lw=1.5, zorder=1)  # the order of the computation
+    _draw_skips(ax, boxes, centres)
     scale = ScalarMappable(Normalize(min(values), max(values)), "viridis") if values is not None else None
     number = 0
-    for box, place in zip(boxes, places):
+    for box, centre in zip(boxes, centres):
         if box.kind == "convolution":
-            _draw_box(ax, place, _CONVOLUTION)
+            _draw_box(ax, centre, _CONVOLUTION)
         else:
             colour = _TRANSFORMER if scale is None else to_hex(scale.to_rgba(float(values[number])))
-            _draw_box(ax, place, colour, str(number))
+            _draw_box(ax, centre, colour, str(number))
             number += 1
-    _draw_ends(ax, places)
+    _draw_ends(ax, centres)
     _draw_brackets(ax, boxes, len(rows))
     ax.set_yticks(list(rows.values()), [_describe(boxes, side) for side in rows])
     ax.set(xticks=[], xlim=(-1, len(boxes)), ylim=(len(rows) + 0.25, -1.3))
@@ -114,7 +114,7 @@ def show_unet(
     ax.tick_params(length=0)
     handles = [Patch(facecolor=_CONVOLUTION, label="convolutions: mix neighbours")]
     if scale is None:
-        handles.insert(0, Patch(facecolor=_TRANSFORMER, label="transformer block: mixes all places"))
+        handles.insert(0, Patch(facecolor=_TRANSFORMER, label="transformer block: mixes all positions"))
     else:
         figure.colorbar(scale, ax=ax, label=label, shrink=0.8, pad=0.01, aspect=20)
     skip = plt.Line2D([], [], color=_FLOW, ls=":", label="copied across")
@@ -123,15 +123,15 @@ def show_unet(
 
 
 def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tuple[int, int]) -> Figure:
-    """What one pixel looks at in every layer, laid out like the U, each map on a scale of its own.
+    """The attention map of one query in every layer, laid out like the U, each map on a scale of its own.
 
-    A row holds one side, the columns the layers of the way down, the middle and the way up. A title gives the layer's
-    number in the order of the computation, and the attention of the brightest place in multiples of even attention.
+    A row holds one side, the columns the layers of the stages down, mid and up. A title gives the layer's number in the
+    order of the computation, and the largest attention in multiples of even attention.
 
     Args:
         layers: self-attention, in the order of the computation; of several heads the mean is drawn.
         image: the square picture that was recorded.
-        point: row and column of the pixel in the picture.
+        point: row and column of the query in the picture.
 
     Raises:
         ValueError: for no layers, a layer that is not self-attention, or a pixel outside of the picture.
@@ -141,10 +141,10 @@ def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tupl
     if not (0 <= point[0] < image.height and 0 <= point[1] < image.width):
         raise ValueError(f"point={point} is not a row and column of the {image.height}x{image.width} picture.")
     sides = sorted({layer.size for layer in layers}, reverse=True)
-    cells = {(side, place): [] for side in sides for place in PLACES}
+    cells = {(side, stage): [] for side in sides for stage in STAGES}
     for number, layer in enumerate(layers):
         cells[layer.size, layer.place].append((number, layer))
-    down, _, up = (max(len(cells[side, place]) for side in sides) for place in PLACES)
+    down, _, up = (max(len(cells[side, stage]) for side in sides) for stage in STAGES)
     middle = max(1, *(len(cells[side, "mid"]) for side in sides))  # at least one column: the picture is there
     first = {"down": 0, "mid": down, "up": down + middle}
 
@@ -154,8 +154,8 @@ def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tupl
     for ax in axes.flat:
         ax.set_axis_off()
     for row, side in enumerate(sides):
-        for place in PLACES:
-            for column, (number, layer) in enumerate(cells[side, place], start=first[place]):
+        for stage in STAGES:
+            for column, (number, layer) in enumerate(cells[side, stage], start=first[stage]):
                 _draw_map(axes[row, column], number, layer, image, point)
     if not cells[sides[0], "mid"]:
         _draw_picture(axes[0, down], image, point)
@@ -165,17 +165,17 @@ def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tupl
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _units_of(block: nn.Module, name: str, place: str, side: int) -> list[Unit]:
+def _units_of(block: nn.Module, name: str, stage: str, side: int) -> list[Unit]:
     """A convolution, then the transformer behind it, and so on; in the middle a convolution comes last."""
     attentions = getattr(block, "attentions", None) or []
     found = []
     for index in range(len(block.resnets)):
-        found.append(Unit("convolution", f"{name}.resnets.{index}", place, side))
+        found.append(Unit("convolution", f"{name}.resnets.{index}", stage, side))
         if index < len(attentions):
             inner = getattr(attentions[index], "transformer_blocks", [])
             path = f"{name}.attentions.{index}.transformer_blocks"
             found += [
-                Unit("transformer", f"{path}.{number}", place, side, transformer.attn1.heads)
+                Unit("transformer", f"{path}.{number}", stage, side, transformer.attn1.heads)
                 for number, transformer in enumerate(inner)
             ]
     return found
@@ -188,8 +188,8 @@ def _describe(boxes: Sequence[Unit], side: int) -> str:
     return f"{side} × {side}" + (f"\n{described} head{'s' * (heads != [1])}" if heads else "")
 
 
-def _draw_box(ax: Axes, place: tuple[int, int], colour: str, text: str = "") -> None:
-    x, y = place
+def _draw_box(ax: Axes, centre: tuple[int, int], colour: str, text: str = "") -> None:
+    x, y = centre
     width = _WIDE if text else _NARROW
     corner, shape = (x - width / 2, y - _HIGH / 2), "round,pad=0,rounding_size=0.12"
     ax.add_patch(FancyBboxPatch(corner, width, _HIGH, shape, facecolor=colour, edgecolor="white", zorder=3))
@@ -198,11 +198,12 @@ def _draw_box(ax: Axes, place: tuple[int, int], colour: str, text: str = "") -> 
     ax.text(x, y, text, ha="center", va="center", zorder=4, **style)
 
 
-def _draw_skips(ax: Axes, boxes: Sequence[Unit], places: Sequence[tuple[int, int]]) -> None:
-    """From the way down to the way up, on every row; around the middle on the lowest."""
-    for row in sorted({y for _, y in places}):
+def _draw_skips(ax: Axes, boxes: Sequence[Unit], centres: Sequence[tuple[int, int]]) -> None:
+    """Arrows from the stage down to the stage up, on every row; around the stage mid on the lowest."""
+    for row in sorted({y for _, y in centres}):
         on_row = {
-            way: [place for box, place in zip(boxes, places) if place[1] == row and box.place == way] for way in PLACES
+            stage: [(x, y) for box, (x, y) in zip(boxes, centres) if y == row and box.stage == stage]
+            for stage in STAGES
         }
         if on_row["down"] and on_row["up"]:
             bend = "arc3,rad=-0.45" if on_row["mid"] else "arc3"
@@ -213,9 +214,9 @@ def _draw_skips(ax: Axes, boxes: Sequence[Unit], places: Sequence[tuple[int, int
             ax.annotate("", xy=end, xytext=start, arrowprops=line | {"shrinkA": 0, "shrinkB": 0}, zorder=2)
 
 
-def _draw_ends(ax: Axes, places: Sequence[tuple[int, int]]) -> None:
+def _draw_ends(ax: Axes, centres: Sequence[tuple[int, int]]) -> None:
     arrow = {"arrowstyle": "->", "color": _FLOW, "lw": 1.5, "shrinkA": 1, "shrinkB": 0}
-    (x, y), (last_x, last_y) = places[0], places[-1]
+    (x, y), (last_x, last_y) = centres[0], centres[-1]
     ax.annotate("", xy=(x, y - 0.32), xytext=(x, y - 0.85), arrowprops=arrow)
     ax.text(x - 0.4, y - 0.9, "noisy latent", ha="left", va="bottom")
     ax.annotate("", xy=(last_x, last_y - 0.85), xytext=(last_x, last_y - 0.32), arrowprops=arrow)
@@ -223,12 +224,12 @@ def _draw_ends(ax: Axes, places: Sequence[tuple[int, int]]) -> None:
 
 
 def _draw_brackets(ax: Axes, boxes: Sequence[Unit], row: int) -> None:
-    """Below the drawing: which columns are the way down, the middle and the way up."""
-    for place in PLACES:
-        columns = [x for x, box in enumerate(boxes) if box.place == place]
+    """Below the drawing: which columns belong to which stage."""
+    for stage in STAGES:
+        columns = [x for x, box in enumerate(boxes) if box.stage == stage]
         if columns:
             ax.plot([columns[0] - 0.4, columns[-1] + 0.4], [row - 0.3] * 2, color="0.3", lw=1.2)
-            ax.text((columns[0] + columns[-1]) / 2, row - 0.2, place, ha="center", va="top")
+            ax.text((columns[0] + columns[-1]) / 2, row - 0.2, stage, ha="center", va="top")
 
 
 def _draw_map(ax: Axes, number: int, layer: RecordedLayer, image: Image.Image, point: tuple[int, int]) -> None:

@@ -26,8 +26,8 @@ def show_matching(
 ) -> Figure:
     """Tables of shared pixels, side by side, with a frame around each cell that a matching has chosen.
 
-    A solid frame holds pixels that count as right. A dashed one holds none: that segment was given to a class that it
-    does not share a pixel with. Below a column stands the class of its segment.
+    A solid frame holds pixels that count as right. A dashed one holds none: that segment was matched to a class that it
+    does not share a pixel with. Below a column is the class of its segment.
 
     Args:
         matchings: title -> the table, as `metrics.count_overlap` gives it, and the class of each segment or -1, as
@@ -69,15 +69,15 @@ def show_differences(differences: Mapping[str, DataFrame], level: Real = 0.95, r
     methods = max(table.shape[1] for table in differences.values())
     figure, axes = closed_figure(1, len(differences), (PAGE_WIDTH, 0.9 + 0.4 * methods), sharey=True)
     for ax, (name, table) in zip(axes[0], differences.items()):
-        places = np.arange(table.shape[1])
-        for place, (_, values) in zip(places, table.items()):
-            ax.plot(values, np.full(len(values), place), "o", color="0.7", ms=4, zorder=1)
-        ax.errorbar(table.mean(), places, xerr=half_width(table, level), fmt="D", color="#00429e", ms=5, capsize=4)
+        rows = np.arange(table.shape[1])
+        for row, (_, values) in zip(rows, table.items()):
+            ax.plot(values, np.full(len(values), row), "o", color="0.7", ms=4, zorder=1)
+        ax.errorbar(table.mean(), rows, xerr=half_width(table, level), fmt="D", color="#00429e", ms=5, capsize=4)
         ax.axvline(0, color="black", linewidth=0.8)
         left, right = ax.get_xlim()
         ax.set_xlim(max(left, -100), min(right, 100))  # of very few images, intervals are wider than scores
-        ax.set_yticks(places, list(table.columns))
-        ax.set(xlabel=f"points of {name} gained over {reference}", ylim=(len(places) - 0.5, -0.5))
+        ax.set_yticks(rows, list(table.columns))
+        ax.set(xlabel=f"points of {name} gained over {reference}", ylim=(len(rows) - 0.5, -0.5))
     return figure
 
 
@@ -97,17 +97,17 @@ def show_classes(iou: DataFrame, share: Series) -> Figure:
         raise ValueError("iou is NaN in all classes; score an image first.")
     kept = kept.sort_values(kept.columns[0], ascending=False)
     figure, [[above], [below]] = closed_figure(2, 1, (PAGE_WIDTH, 4.4), height_ratios=(3, 1), sharex=True)
-    places = np.arange(len(kept))
+    columns = np.arange(len(kept))
     shades = class_colours(len(kept.columns) + 7)[7:]  # the palette from its first dark blue on
     for number, (method, values) in enumerate(kept.items()):
         marker = _MARKERS[number % len(_MARKERS)]
-        above.plot(places, values, marker, color=shades[number], ms=6, alpha=0.9, label=method, clip_on=False)
-    above.vlines(places, 0, kept.max(axis=1), color="0.9", zorder=0)
+        above.plot(columns, values, marker, color=shades[number], ms=6, alpha=0.9, label=method, clip_on=False)
+    above.vlines(columns, 0, kept.max(axis=1), color="0.9", zorder=0)
     above.set(ylabel="IoU", ylim=(0, 1))
     above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(kept.columns))
-    below.bar(places, 100 * share.loc[kept.index], color="0.6")
+    below.bar(columns, 100 * share.loc[kept.index], color="0.6")
     below.set(ylabel="% of pixels", xlim=(-0.7, len(kept) - 0.3))
-    below.set_xticks(places, list(kept.index), rotation=60, ha="right", rotation_mode="anchor")
+    below.set_xticks(columns, list(kept.index), rotation=60, ha="right", rotation_mode="anchor")
     return figure
 
 
