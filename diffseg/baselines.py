@@ -53,7 +53,7 @@ def kmeans(
 def kmeans_colours(
     image: ImageLike, k: int, seed: int = SEED, size: int | None = None, n_init: int = 4, side: int = ATTENTION_SIZE
 ) -> Int[Tensor, "height width"]:
-    """K-Means on nothing but RGB: what a method that looks at an image must beat.
+    """K-Means on nothing but RGB: the least that any other method must beat.
 
     Args:
         image: as `diffseg.images.read_image` takes it; its central square is averaged to side x side colours.

@@ -1,7 +1,7 @@
 """Data sets with a class for every pixel: PocketScenes, COCO-Stuff-27 and Cityscapes, of 27 classes each.
 
-A data set is a list of items. An item is small, can be sent to another machine, and reads its picture and its truth
-when it is asked to. Both are cropped to the central square and resized, the picture as `diffseg.images.read_image`
+A data set is a list of items. An item is small and can be sent to another machine; its method `read` loads its picture
+and its truth. Both are cropped to the central square and resized, the picture as `diffseg.images.read_image`
 does it, the truth by nearest neighbour, so that no class is invented at an edge.
 """
 
@@ -281,14 +281,14 @@ def _benchmark(name: str, split: str, classes: tuple[str, ...], items: list[Item
     return Dataset(name, split, classes, tuple(items))
 
 
-def _find(root: Path, folders: Iterable[str], suffix: str, remedy: str, depth: str = "") -> Path:
-    """The first of the folders that holds such files."""
-    tried = [root / folder for folder in folders]
+def _find(root: Path, candidates: Iterable[str], suffix: str, remedy: str, depth: str = "") -> Path:
+    """The first of the candidates, folders below the root, that holds such files."""
+    tried = [root / folder for folder in candidates]
     for folder in tried:
         if any(folder.glob(f"{depth}*.{suffix}")):
             return folder
-    places = " or ".join(map(str, tried))
-    raise FileNotFoundError(f"root={str(root)!r}: there are no {suffix} files in {places}. {remedy}")
+    folders = " or ".join(map(str, tried))
+    raise FileNotFoundError(f"root={str(root)!r}: there are no {suffix} files in {folders}. {remedy}")
 
 
 def _find_listing(root: Path, part: str) -> Path:

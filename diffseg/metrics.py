@@ -47,7 +47,7 @@ class SegmentationScore:
         protocol: "paper" follows the released benchmark: every class is given a segment of every
             image while there are any, so leftover segments land on classes that the image does
             not contain and count as their false positives; which class it is depends on the
-            solver, and with more segments than classes the rest is charged to nobody.
+            solver, and with more segments than classes the rest is charged to no class.
             "clean": only classes in the image compete for segments; the pixels of leftover
             segments are missed by their own class and charged to no other.
         ignore: the truth values, one or several, that mean "not labelled".

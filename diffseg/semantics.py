@@ -21,16 +21,16 @@ from diffseg.masks import relabel
 
 _TAGGER_DATA = "taggers/averaged_perceptron_tagger_eng/"
 _LEADS = (["in"], ["on"], ["at"], ["to"])
-_PLACES = {"back", "bottom", "center", "centre", "end", "front", "left", "middle", "right", "side", "top"}
+_POSITION_NOUNS = {"back", "bottom", "center", "centre", "end", "front", "left", "middle", "right", "side", "top"}
 
 
 @dataclass(frozen=True)
 class Noun:
-    """A noun and every place where it stands in a text.
+    """A noun and where it occurs in a text.
 
     Attributes:
         word: singular and in small letters; neighbouring nouns are one: "brick wall".
-        spans: [start, end) in characters, one for each time it is said.
+        spans: [start, end) in characters, one for each occurrence.
     """
 
     word: str
@@ -38,9 +38,9 @@ class Noun:
 
 
 def find_nouns(text: str) -> list[Noun]:
-    """The nouns of a caption, in the order of their first places.
+    """The nouns of a caption, in the order of their first occurrences.
 
-    Not counted are nouns that only say where something is, as "front" in "in front of". The tagger is NLTK's, as in the
+    Not counted are nouns that are part of a preposition, as "front" in "in front of". The tagger is NLTK's, as in the
     paper, if its data has been downloaded (`nltk.download("averaged_perceptron_tagger_eng")`), else TextBlob's, which
     needs none.
     """
@@ -55,11 +55,11 @@ def find_nouns(text: str) -> list[Noun]:
             head = str(Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
             name = " ".join([*(words[index] for index in before), head])
             found.setdefault(name, []).append((spans[indices[0]][0], spans[last][1]))
-    return [Noun(name, tuple(places)) for name, places in found.items()]
+    return [Noun(name, tuple(occurrences)) for name, occurrences in found.items()]
 
 
 def name_words(words: Sequence[str]) -> tuple[str, list[Noun]]:
-    """A prompt that names the words of a vocabulary, and where each stands in it.
+    """A prompt that names the words of a vocabulary, and where each occurs in it.
 
     Raises:
         ValueError: for no words, an empty or a repeated one.
@@ -76,19 +76,19 @@ def name_words(words: Sequence[str]) -> tuple[str, list[Noun]]:
 def find_tokens(tokenizer, text: str, nouns: Sequence[Noun]) -> list[list[int]]:
     """The tokens that spell each noun: indices into the prompt as the text encoder gets it.
 
-    A word may be several tokens, so its place among the words says nothing about its tokens: the rule "index of
-    the word plus one" fails after the first word that is split. The tokenizer knows the characters of each token.
+    A word may be several tokens, so its index among the words does not give its tokens: the rule "index of
+    the word plus one" fails after the first word that is split. The tokenizer gives the characters of each token.
 
     Args:
-        tokenizer: of the diffusion model; a fast one, which knows offsets.
+        tokenizer: of the diffusion model; a fast one, which gives offsets.
         text: the prompt.
-        nouns: with places in `text`.
+        nouns: with spans in `text`.
 
     Raises:
         ValueError: if a noun lies beyond the tokenizer's context.
     """
     offsets = tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False).offset_mapping
-    limit = tokenizer.model_max_length - 1  # the last place belongs to the end marker
+    limit = tokenizer.model_max_length - 1  # the last position belongs to the end marker
     tokens = []
     for noun in nouns:
         own = [
@@ -108,7 +108,7 @@ def find_tokens(tokenizer, text: str, nouns: Sequence[Noun]) -> list[list[int]]:
 def noun_maps(
     layers: Sequence[RecordedLayer], tokens: Sequence[Sequence[int]], size: int = IMAGE_SIZE
 ) -> Float[Tensor, "nouns size size"]:
-    """Where each noun is looked for: cross-attention summed over layers, each map normalised over space (Eq. 9, 10).
+    """The attention to each noun: cross-attention summed over layers, each map normalised over space (Eq. 9, 10).
 
     Args:
         layers: recorded with kinds=("cross",), with the prompt that the tokens belong to.
@@ -182,4 +182,4 @@ def _tag(words: list[str]) -> list[tuple[str, str]]:
 def _is_preposition(words: list[str], index: int) -> bool:
     """Whether a noun is part of a preposition, as in "in front of" or "on the left of"."""
     before = [word for word in words[max(index - 2, 0) : index] if word != "the"]
-    return words[index] in _PLACES and before[-1:] in _LEADS and words[index + 1 : index + 2] == ["of"]
+    return words[index] in _POSITION_NOUNS and before[-1:] in _LEADS and words[index + 1 : index + 2] == ["of"]

@@ -1,4 +1,4 @@
-"""Checks of notebook 03: weights of the layers, upsampling, tiling, the aggregated map of one place."""
+"""Checks of notebook 03: weights of the layers, upsampling, tiling, the aggregated map of one position."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -72,7 +72,7 @@ upsample_map = Check(
         Case("two maps of 2x2, to 4x4", (_UNEVEN, 4)),
         Case("three maps of 3x3, to 12x12", (distributions(3, 9).view(3, 3, 3), 12)),
         Case("maps that have the right size already", (distributions(2, 16).view(2, 4, 4), 4)),
-        Case("a map of a single place, to 2x2", (torch.ones(1, 1, 1), 2)),
+        Case("a map of a single position, to 2x2", (torch.ones(1, 1, 1), 2)),
     ],
     mistakes=[
         Mistake(
@@ -92,7 +92,7 @@ upsample_map = Check(
             lambda maps, size: _normalise(_enlarge(maps, size, mode="nearest")),
         ),
         Mistake(
-            "Is that align_corners=True? Then the middles of the corner places are pulled into the corners.",
+            "Is that align_corners=True? Then the middles of the corner positions are pulled into the corners.",
             lambda maps, size: _normalise(_enlarge(maps, size, mode="bilinear", align_corners=True)),
         ),
     ],
@@ -110,31 +110,31 @@ tile = Check(
     "tile",
     _tile,
     cases=[
-        Case("2x2 places, to 4x4", (torch.arange(4.0).reshape(2, 2, 1, 1).expand(2, 2, 2, 3).contiguous(), 4)),
-        Case("3x3 places, to 6x6", (distributions(3, 3, 2, 2), 6)),
-        Case("2x2 places, to 6x6", (distributions(2, 2, 1, 4), 6)),
-        Case("as many places as there are already", (distributions(4, 4, 2, 2), 4)),
-        Case("one place, to 3x3", (distributions(1, 1, 3, 3), 3)),
+        Case("2x2 positions, to 4x4", (torch.arange(4.0).reshape(2, 2, 1, 1).expand(2, 2, 2, 3).contiguous(), 4)),
+        Case("3x3 positions, to 6x6", (distributions(3, 3, 2, 2), 6)),
+        Case("2x2 positions, to 6x6", (distributions(2, 2, 1, 4), 6)),
+        Case("as many positions as there are already", (distributions(4, 4, 2, 2), 4)),
+        Case("one position, to 3x3", (distributions(1, 1, 3, 3), 3)),
     ],
     mistakes=[
         Mistake(
-            "The places come in the order 0 1 0 1. Neighbours should share a map: 0 0 1 1.",
+            "The maps come in the order 0 1 0 1. Neighbouring positions should share a map: 0 0 1 1.",
             lambda maps, size: maps.repeat(size // len(maps), size // len(maps), 1, 1),
         ),
         Mistake(
-            "You tiled the rows of places. What about the columns?",
+            "You tiled the rows of positions. What about the columns?",
             lambda maps, size: maps.repeat_interleave(size // len(maps), dim=0),
         ),
         Mistake(
-            "You tiled the columns of places. What about the rows?",
+            "You tiled the columns of positions. What about the rows?",
             lambda maps, size: maps.repeat_interleave(size // len(maps), dim=1),
         ),
         Mistake(
-            "The first two axes say whose map it is. Tile those, not the last two.",
+            "The first two axes are the queries, whose maps these are. Tile those, not the last two.",
             lambda maps, size: _tile(maps.permute(2, 3, 0, 1), maps.shape[2] * size // len(maps)).permute(2, 3, 0, 1),
         ),
         Mistake(
-            "Rows and columns of the places have changed their roles.",
+            "Rows and columns of the positions are swapped.",
             lambda maps, size: _tile(maps, size).transpose(0, 1),
         ),
     ],
@@ -162,7 +162,7 @@ def _unweighted_sum(maps, row, column, size):
     return _alike(maps, row, column, size) * len(maps)
 
 
-def _places_looking_here(maps, row, column, size):
+def _column_of_the_table(maps, row, column, size):
     return _map_at([probs.T / probs.sum(dim=0)[:, None] for probs in maps], row, column, size)
 
 
@@ -176,22 +176,22 @@ map_at = Check(
             ([distributions(4, 4), distributions(16, 16), distributions(4, 4, seed=1)], 5, 2, 8),
         ),
         Case("a single layer, in the last corner", ([distributions(9, 9)], 5, 5, 6)),
-        Case("a layer of one place", ([distributions(4, 4), torch.ones(1, 1)], 1, 0, 2)),
+        Case("a layer of one position", ([distributions(4, 4), torch.ones(1, 1)], 1, 0, 2)),
     ],
     mistakes=[
         Mistake(
-            "Which place of the coarse grid contains this one? Divide by the factor; do not take a remainder.",
+            "Which position of the coarse grid contains this one? Divide by the factor; do not take a remainder.",
             _by_remainder,
         ),
         Mistake("Here every layer weighs the same. R goes with its side.", _alike),
         Mistake("Is that the plain sum of the layers? The weights sum to 1, and so must the map.", _unweighted_sum),
         Mistake(
-            "Row and column are swapped: place (row, column) is number row * side + column.",
+            "Row and column are swapped: position (row, column) is number row * side + column.",
             lambda maps, row, column, size: _map_at(maps, column, row, size),
         ),
         Mistake(
-            "You took a column of the table: who looks at this place. Its own map is a row.",
-            _places_looking_here,
+            "That is a column of the table: the attention that this position receives. Its own map is a row.",
+            _column_of_the_table,
         ),
     ],
 )

@@ -126,11 +126,11 @@ patch_attention = Check(
         ),
         Mistake("The class token is the first token, not the last.", lambda p: _rows(p.mean(dim=(0, 1))[:-1, :-1])),
         Mistake(
-            "The class token is left out as one that looks, too, not only as one that is looked at.",
+            "The class token is left out as a query, too, not only as a key.",
             lambda p: _rows(p.mean(dim=(0, 1))[:, 1:]),
         ),
         Mistake(
-            "First the mean, then the normalisation: a head that looks at the class token most shall count less.",
+            "First the mean, then the normalisation: a head that attends mostly to the class token shall count less.",
             lambda p: _rows(p[..., 1:, 1:]).mean(dim=(0, 1)),
         ),
         Mistake("Rows sum to 1, not columns.", lambda p: _rows(p.mean(dim=(0, 1))[1:, 1:].T).T),

@@ -1,4 +1,4 @@
-"""What an exercise check is: it tries the reader's function, and says in words what is wrong."""
+"""What an exercise check is: it tries the reader's function and reports what is wrong."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ class Case:
     """One input to try.
 
     Attributes:
-        about: what is special about it, to follow "for": "two distributions over three places".
+        about: what is special about it, to follow "for": "two distributions over three positions".
         arguments: positional arguments of the reader's function.
     """
 
@@ -145,11 +145,11 @@ class Check:
         wrong = ~np.isclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True)
         if not wrong.any():
             return ""
-        place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        values = f"{_number(mine[place])}, expected {_number(right[place])}"
+        first = tuple(int(index) for index in np.argwhere(wrong)[0])
+        values = f"{_number(mine[first])}, expected {_number(right[first])}"
         if mine.ndim == 0:
             return f"your result is {values}"
-        return f"the value at {list(place)} is {values}; {wrong.sum()} of {wrong.size} values differ"
+        return f"the value at {list(first)} is {values}; {wrong.sum()} of {wrong.size} values differ"
 
 
 def _array(value: Any) -> np.ndarray:

@@ -38,11 +38,11 @@ kl = Check(
     "kl",
     _kl,
     cases=[
-        Case("two maps over three places", (_THREE, _OTHER_THREE)),
-        Case("4 pairs of maps over 16 places", (distributions(4, 16), distributions(4, 16, seed=1))),
+        Case("two maps over three positions", (_THREE, _OTHER_THREE)),
+        Case("4 pairs of maps over 16 positions", (distributions(4, 16), distributions(4, 16, seed=1))),
         Case("a map and itself", (_THREE, _THREE)),
         Case(
-            "a p with zeros: such places contribute nothing",
+            "a p with zeros: such positions contribute nothing",
             (torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]), torch.tensor([[0.2, 0.2, 0.6], [0.5, 0.5, 0.0]])),
         ),
         Case(
@@ -53,8 +53,8 @@ kl = Check(
     mistakes=[
         Mistake("Is that log2? The unit is the nat: take the natural logarithm.", lambda p, q: _kl(p, q) / math.log(2)),
         Mistake("That is KL(q || p): did you swap the two?", lambda p, q: _kl(q, p)),
-        Mistake("Is that the mean over the places? KL is the sum over them.", lambda p, q: _kl(p, q) / p.shape[1]),
-        Mistake("That is the mean of both directions. Here only one is asked for.", _half_of_both),
+        Mistake("Is that the mean over the positions? KL is the sum over them.", lambda p, q: _kl(p, q) / p.shape[1]),
+        Mistake("That is the mean of both directions. Here only one is wanted.", _half_of_both),
         Mistake("One number for each pair of rows, not one for all.", lambda p, q: _kl(p, q).sum()),
         Mistake("A zero in q where p has none is a great surprise. Do not leave it out.", _zeros_skipped),
         Mistake("Is your floor too high? Clamp inside the logarithms only, at 1e-12.", _wide_floor),
@@ -158,7 +158,7 @@ jensen_shannon = Check(
         Case("three heads, one query, three keys", (_DISAGREE,)),
         Case("four heads, nine queries, nine keys", (distributions(4, 9, 9, seed=1),)),
         Case("heads that agree: nothing is lost", (distributions(1, 4, 6).repeat(3, 1, 1),)),
-        Case("four heads that look at a key each: log 4 is lost", (torch.eye(4)[:, None],)),
+        Case("four heads that attend to a key each: log 4 is lost", (torch.eye(4)[:, None],)),
     ],
     mistakes=[
         Mistake(

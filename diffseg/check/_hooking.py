@@ -1,4 +1,4 @@
-"""Checks of notebook 01: attention by hand, what places receive, heads one at a time, memory."""
+"""Checks of notebook 01: attention by hand, the attention that positions receive, heads one at a time, memory."""
 
 from collections.abc import Sequence
 
@@ -68,9 +68,10 @@ received_attention = Check(
     _received,
     cases=[
         Case(
-            "three places of which all look at the first", (torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0.4, 0.3, 0.3]]),)
+            "three positions that all attend most to the first",
+            (torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0.4, 0.3, 0.3]]),),
         ),
-        Case("16 places", (distributions(16, 16),)),
+        Case("16 positions", (distributions(16, 16),)),
         Case("even attention", (torch.full((4, 4), 0.25),)),
         Case("6 queries and 3 keys", (distributions(6, 3),)),
     ],
@@ -106,7 +107,7 @@ mean_of_heads = Check(
     cases=[
         Case("2 heads, 3 queries and 4 keys of length 4", (3 * _normal(2, 3, 4), 3 * _normal(2, 4, 4, seed=1))),
         Case("a single head", (_normal(1, 5, 8), _normal(1, 5, 8, seed=1))),
-        Case("8 heads, 16 places", (2 * _normal(8, 16, 5), 2 * _normal(8, 16, 5, seed=1))),
+        Case("8 heads, 16 positions", (2 * _normal(8, 16, 5), 2 * _normal(8, 16, 5, seed=1))),
     ],
     mistakes=[
         Mistake("Is that the sum of the heads? Each row should sum to 1.", lambda q, k: _mean_of_heads(q, k) * len(q)),
@@ -131,7 +132,7 @@ attention_bytes = Check(
     "attention_bytes",
     lambda sides, heads: 4 * _numbers(sides, heads),
     cases=[
-        Case("one layer of 3x3 places with 1 head", ([3], 1)),
+        Case("one layer of 3x3 positions with 1 head", ([3], 1)),
         Case("two layers, 8x8 and 4x4, with 2 heads", ([8, 4], 2)),
         Case("no layers", ([], 8)),
         Case("the five layers of 64x64 of Stable Diffusion v1", ([64] * 5, 8)),
@@ -140,7 +141,7 @@ attention_bytes = Check(
         Mistake("A number in float32 takes 4 bytes.", _numbers),
         Mistake("Did you count the heads?", lambda sides, heads: 4 * _numbers(sides, 1)),
         Mistake(
-            "A layer of side s has s * s places, and each of them has a map of s * s places.",
+            "A layer of side s has s * s queries, and each of them has a map over s * s keys.",
             lambda sides, heads: sum(4 * heads * side**2 for side in sides),
         ),
         Mistake("Is that in bits? A byte has 8 of them.", lambda sides, heads: 32 * _numbers(sides, heads)),

@@ -115,7 +115,7 @@ def _proposals(count: int, side: int, seed: int = 0) -> Float[Tensor, "{count} {
     return distributions(count, side**2, seed=seed).reshape(count, side, side)
 
 
-# A border that runs aslant, and is not halfway between the centres of places.
+# A border that runs aslant, and is not halfway between the centres of positions.
 _ASLANT = torch.tensor([[[0.5, 0.2], [0.2, 0.1]], [[0.1, 0.25], [0.3, 0.35]]])
 
 suppress = Check(
@@ -163,7 +163,7 @@ count_pieces = Check(
     _count_pieces,
     cases=[
         Case("a ring around a speck", (torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 1]]),)),
-        Case("label 1 in two places", (torch.tensor([[1, 0, 0, 1], [1, 0, 0, 1]]),)),
+        Case("label 1 in two pieces", (torch.tensor([[1, 0, 0, 1], [1, 0, 0, 1]]),)),
         Case("pixels that touch at a corner only", (torch.tensor([[1, 0, 0, 2], [0, 1, 0, 0], [2, 0, 1, 0]]),)),
         Case("a letter U: it looks like two pieces from above", (torch.tensor([[2, 0, 2], [2, 0, 2], [2, 2, 2]]),)),
         Case("labels with gaps: an id that no pixel has is in 0 pieces", (_GAPS,)),

@@ -24,8 +24,8 @@ symmetric_kl = Check(
     "symmetric_kl",
     merging.symmetric_kl,
     cases=[
-        Case("one focused and one even map over three places", (_FOCUSED, _EVEN)),
-        Case("3 maps and 5 maps over 16 places", (distributions(3, 16), distributions(5, 16, seed=1))),
+        Case("one focused and one even map over three positions", (_FOCUSED, _EVEN)),
+        Case("3 maps and 5 maps over 16 positions", (distributions(3, 16), distributions(5, 16, seed=1))),
         Case("a map and itself", (distributions(1, 8), distributions(1, 8))),
         Case("maps with zeros", (_HALVES, torch.cat([_HALVES, distributions(1, 4)]))),
     ],
@@ -35,7 +35,7 @@ symmetric_kl = Check(
         Mistake("That is KL(q || p) alone. D is the mean of both directions.", lambda p, q: _one_direction(q, p).T),
         Mistake("The rows of the result belong to p, the columns to q.", lambda p, q: merging.symmetric_kl(q, p)),
         Mistake(
-            "Is that the mean over the places? KL is the sum over them.",
+            "Is that the mean over the positions? KL is the sum over them.",
             lambda p, q: merging.symmetric_kl(p, q) / p.shape[1],
         ),
     ],
@@ -70,10 +70,10 @@ def _seen_on_the_diagonal(labels: Int[Tensor, "side side"], points: int) -> list
     return _not_among(labels, labels[ticks, ticks])
 
 
-def _scattered(side: int, **places: tuple[int, int]) -> Int[Tensor, "side side"]:
-    """A ground of zeros with single places of other labels: class_7=(2, 3)."""
+def _scattered(side: int, **positions: tuple[int, int]) -> Int[Tensor, "side side"]:
+    """A ground of zeros with single positions of other labels: class_7=(2, 3)."""
     labels = torch.zeros(side, side, dtype=torch.int64)
-    for name, (row, column) in places.items():
+    for name, (row, column) in positions.items():
         labels[row, column] = int(name.removeprefix("class_"))
     return labels
 
@@ -87,14 +87,14 @@ unseen = Check(
             "a side of 16 with 5 x 5 anchors",
             (_scattered(16, class_1=(4, 10), class_2=(0, 0), class_3=(13, 13), class_4=(3, 6), class_5=(4, 5)), 5),
         ),
-        Case("a side of 5 with an anchor at every place", (torch.arange(25).reshape(5, 5), 5)),
+        Case("a side of 5 with an anchor at every position", (torch.arange(25).reshape(5, 5), 5)),
         Case("a side of 8 with anchors in the corners only", (torch.arange(64).reshape(8, 8), 2)),
         Case("stripes", (torch.arange(9).repeat(9, 1), 3)),
     ],
     mistakes=[
         Mistake("These are the labels that are seen. Which are not?", _seen),
         Mistake("Does your grid start at 0? `anchor_grid` centres it.", _seen_from_the_edge),
-        Mistake("Did you ask only the anchors on the diagonal?", _seen_on_the_diagonal),
+        Mistake("Did you take only the anchors on the diagonal?", _seen_on_the_diagonal),
     ],
 )
 

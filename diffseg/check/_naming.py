@@ -87,7 +87,7 @@ sum_and_normalise = Check(
             lambda maps, size: _sum(maps, size) / _sum(maps, size).norm(),
         ),
         Mistake(
-            "Sum first and normalise once: a layer that hardly looks at the noun shall hardly count.",
+            "Sum first and normalise once: a layer with little attention to the noun shall count little.",
             lambda maps, size: _normalised(_sum([_normalised(one) for one in maps], size)),
         ),
         Mistake(
@@ -159,7 +159,7 @@ name_masks = Check(
         Case("five masks and three nouns", _random(5, 3, 10, seed=0)),
     ],
     mistakes=[
-        Mistake("Only the pixels of the mask have a say in its name.", _from_everywhere(_name_masks)),
+        Mistake("Only the pixels of the mask decide on its name.", _from_everywhere(_name_masks)),
         Mistake(
             "One noun for each mask: over which axis is your argmax?",
             lambda labels, maps: label_scores(labels, maps).argmax(dim=0),
@@ -196,7 +196,7 @@ most_voted = Check(
     _most_voted,
     cases=[
         Case("a mask whose pixels vote 4 : 0 : 1 : 0 : 3", (_EIGHT, _FOUR_TO_THREE)),
-        Case("two masks that want different nouns", (torch.tensor([[0, 0, 0, 1]]), _FEW_BUT_SURE)),
+        Case("two masks with different nouns", (torch.tensor([[0, 0, 0, 1]]), _FEW_BUT_SURE)),
         Case("as many votes for noun 0 as for noun 2", (_ONE_MASK, _TIE)),
         Case("four masks and five nouns", _random(4, 5, 9, seed=1)),
     ],

@@ -50,7 +50,7 @@ choose_threshold = Check(
         Case("one scene", (_UP, _eighths([2, 5, 7, 6]), _eighths([3, 6, 7, 1]))),
         Case("accuracy and mIoU that disagree", (_UP, _eighths([2, 5, 6, 7]), _eighths([6, 5, 5, 1]))),
         Case(
-            "two scenes that want different thresholds",
+            "two scenes with different best thresholds",
             (_UP, _eighths([8, 5, 5, 1], [1, 4, 7, 8]), _eighths([8, 5, 5, 1], [1, 4, 7, 8])),
         ),
         Case("two thresholds that are equally good", (_UP, _eighths([1, 6, 6, 2]), _eighths([2, 5, 5, 1]))),
@@ -60,8 +60,8 @@ choose_threshold = Check(
         Mistake("That is the best accuracy. What about mIoU?", lambda x, a, m: _choose_threshold(x, a, a)),
         Mistake("That is the best mIoU. What about accuracy?", lambda x, a, m: _choose_threshold(x, m, m)),
         Mistake("On a tie take the smallest threshold; this is the largest.", _largest_of_equals),
-        Mistake("On a tie take the smallest threshold, wherever it stands in the list.", _first_of_equals),
-        Mistake("That is its place in the list. Which threshold stands there?", lambda x, a, m: _both(a, m).argmax()),
+        Mistake("On a tie take the smallest threshold, wherever it is in the list.", _first_of_equals),
+        Mistake("That is its index in the list. Which threshold is it?", lambda x, a, m: _both(a, m).argmax()),
         Mistake("First the mean over the scenes, then the best: one threshold for all.", _mean_of_the_best),
     ],
 )
