@@ -1,241 +1,369 @@
-"""Attend: read the attention probabilities out of a UNet while it runs (Sec. 3.1, Fig. 10).
+"""Attend: read the attention probabilities out of a diffusion model while it runs (Sec. 3.1, Fig. 10).
 
-A UNet's attention layers hand their arithmetic to exchangeable *processors*. `record_attention`
-exchanges the fast ones, which never form the probabilities, for ones that form them piece by
-piece, keep what is asked for, and compute the layer's output from the same numbers.
+Every attention layer ends in one function, `scaled_dot_product_attention`, which never forms the probabilities.
+`record_attention` watches the calls of that function, with hooks that say which layer is calling, and forms the
+probabilities beside it, a block at a time. What the function returns is handed on untouched, so the model's output is
+the same bit by bit, whatever the model: UNets, and transformers in which picture and text attend together.
 """
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
+from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 from diffusers.models.attention_processor import (
     AttnProcessor,
     AttnProcessor2_0,
     SlicedAttnProcessor,
     XFormersAttnProcessor,
 )
-from einops import rearrange
-from jaxtyping import Float
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from diffseg.backbones.tokens import Tokens, find_tokens
 
 KINDS = ("self", "cross")
 HEADS = ("mean", "all")
 
-# Processors that compute plain softmax attention, so that a recorder may stand in for them.
-_PLAIN = (AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor, XFormersAttnProcessor)
+#: Scores alive at once: they fit into a CPU's cache, and a GPU is busy with them.
+BLOCK = {"cpu": 2**20}
+BLOCK_ELSEWHERE = 2**26
 
-# Scores alive at once: small enough to stay in a CPU's cache; a GPU prefers one whole head.
-_BLOCK = {"cpu": 2**18}
-_BLOCK_ELSEWHERE = 2**24
+# Plain softmax attention that does not end in the watched function: exchanged for the one that does, for a pass.
+_EXCHANGED = (AttnProcessor, SlicedAttnProcessor, XFormersAttnProcessor)
+
+# Backends of diffusers' dispatcher that end in the watched function.
+_WATCHED_BACKENDS = {"native", "_native_math", "_native_efficient", "_native_flash", "_native_cudnn"}
+
+_STAGES = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 
 
 @dataclass(frozen=True, repr=False)
 class RecordedLayer:
-    """What one attention layer looked at in one pass.
+    """What one attention layer computed in one pass.
 
     Attributes:
-        name: the path in the UNet, e.g. "mid_block.attentions.0.transformer_blocks.0.attn1".
-        kind: "self" (keys are pixels) or "cross" (keys are the prompt's tokens).
-        place: "down", "mid" or "up".
+        name: the path in the model, e.g. "mid_block.attentions.0.transformer_blocks.0.attn1".
+        kind: "self" (the keys are positions of the picture) or "cross" (the keys are the prompt's tokens).
+        stage: "down", "mid" or "up" of a UNet; of a transformer the list of blocks that the layer is in.
         heads: how many heads the layer has.
-        size: side of the square of queries, in latent pixels of this layer.
-        probs: float32 probabilities [queries, keys] (the mean of the heads) or
-            [heads, queries, keys]; each row sums to 1; queries = size**2, row by row.
+        size: the grid of the queries: the side of a square, or (rows, columns).
+        probs: float32 probabilities [queries, keys], the mean of the heads, or [heads, queries, keys]; of a batch of
+            several pictures with one more axis in front. Each row sums to 1. Queries go row by row through the grid.
+        text_share: where picture and text share one softmax, the part of each query's attention that went to the
+            text, shaped like `probs` without its last axis; else None.
     """
 
     name: str
     kind: str
-    place: str
+    stage: str
     heads: int
-    size: int
-    probs: Float[Tensor, "*heads queries keys"]
+    size: int | tuple[int, int]
+    probs: Float[Tensor, "*front queries keys"]
+    text_share: Float[Tensor, "*front queries"] | None = None
+
+    @property
+    def place(self) -> str:
+        """The stage, under its older name."""
+        return self.stage
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the queries."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def picture(self, index: int) -> "RecordedLayer":
+        """The part of one picture of a batch."""
+        share = None if self.text_share is None else self.text_share[index]
+        return replace(self, probs=self.probs[index], text_share=share)
 
     def __repr__(self) -> str:
-        side, shape = f"{self.size}x{self.size}", list(self.probs.shape)
-        return f"RecordedLayer({self.kind}, {self.place}, {side}, probs {shape}, {self.name})"
+        rows, columns = self.grid
+        shape = list(self.probs.shape)
+        return f"RecordedLayer({self.kind}, {self.stage}, {rows}x{columns}, probs {shape}, {self.name})"
 
 
 @contextmanager
 def record_attention(
-    unet: nn.Module, kinds: Sequence[str] = ("self",), heads: str = "mean"
+    model: nn.Module, kinds: Sequence[str] = ("self",), heads: str = "mean"
 ) -> Iterator[list[RecordedLayer]]:
-    """Record the attention of every pass that the UNet makes inside the `with` block.
+    """Record the attention of every pass that the model makes inside the `with` block.
 
         with record_attention(unet) as layers:
             unet(latent, 300, encoder_hidden_states=embedding)
         layers[0].probs    # [4096, 4096]
 
-    The output of the UNet stays the same (up to rounding), and the old processors come back at
-    the end of the block, whatever happens in it. With heads="mean" no tensor of
-    [heads, queries, keys] ever exists: 64 MB instead of 512 for an 8-head layer of 64x64.
+    The output stays the same bit by bit. Only processors that compute attention in another way (attention slicing,
+    xFormers, backends of diffusers' dispatcher that return no probabilities) are exchanged for the standard one
+    during the block; there the output stays the same up to rounding. Everything is put back at the end of the block,
+    whatever happens in it. Recordings can be nested.
+
+    With heads="mean" no tensor of [heads, queries, keys] ever exists: 64 MB instead of 512 for an 8-head layer of
+    64x64. Where picture and text share one softmax (SD3, FLUX), the part among the positions of the picture is "self"
+    and the part that goes to the text "cross"; each is normalised, and `text_share` says how much went to the text.
 
     Args:
-        unet: any UNet2DConditionModel.
-        kinds: which layers to record: "self", "cross" or both.
+        model: any diffusers UNet or transformer.
+        kinds: which attention to record: "self", "cross" or both.
         heads: "mean" averages the heads, as the paper does; "all" keeps them apart.
 
     Yields:
-        A list that grows by one `RecordedLayer` per layer, in the order of the computation.
+        A list that grows by one `RecordedLayer` per layer and kind, in the order of the computation.
 
     Raises:
-        TypeError: if the model has no exchangeable attention processors.
-        ValueError: for unknown kinds or heads, for layers whose processors do more than plain
-            attention, and, during a pass, for a batch or for latents that are not square.
+        TypeError: if the model has no attention layers.
+        ValueError: for unknown kinds or heads, and, during a pass, for a layer that does more than plain attention or
+            whose tokens cannot be told apart.
     """
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     if not kinds or not set(kinds) <= set(KINDS):
         raise ValueError(f"kinds={kinds!r} must name one or both of {KINDS}.")
     if heads not in HEADS:
         raise ValueError(f"heads={heads!r} must be one of {HEADS}.")
-    if not hasattr(unet, "attn_processors"):
+    attentions = {name: module for name, module in model.named_modules() if _is_attention(module)}
+    if not attentions:
         raise TypeError(
-            f"unet is a {type(unet).__name__}, which has no attention processors to exchange; "
-            "pass a diffusers UNet2DConditionModel, for example `pipe.unet`."
+            f"model is a {type(model).__name__} without attention layers of diffusers; pass a UNet or a transformer, "
+            "for example `pipe.unet`."
         )
-    layers: list[RecordedLayer] = []
-    old = dict(unet.attn_processors)
-    recorders = {
-        name: _Recorder(name.removesuffix(".processor"), stock, kinds, heads, layers) for name, stock in old.items()
-    }
-    hook = unet.register_forward_pre_hook(_check_sample, with_kwargs=True)
-    try:
-        unet.set_attn_processor(recorders)
-        yield layers
-    finally:
-        hook.remove()
-        unet.set_attn_processor(dict(old))
+    recorder = _Recorder(kinds, heads)
+    with ExitStack() as stack:
+        stack.enter_context(_plain_processors(attentions.values()))
+        for name, module in attentions.items():
+            handles = (
+                module.register_forward_pre_hook(recorder.entering(name), with_kwargs=True),
+                module.register_forward_hook(recorder.leaving, always_call=True),
+            )
+            for handle in handles:
+                stack.callback(handle.remove)
+        for module in model.modules():
+            if isinstance(module, Transformer2DModel):
+                stack.callback(module.register_forward_pre_hook(recorder.see_grid, with_kwargs=True).remove)
+        stack.callback(model.register_forward_pre_hook(recorder.see_tokens, with_kwargs=True).remove)
+        stack.enter_context(recorder)
+        yield recorder.layers
 
 
-def attend_in_blocks(
+def attention_probabilities(
     query: Float[Tensor, "heads queries dim"],
     key: Float[Tensor, "heads keys dim"],
-    value: Float[Tensor, "heads keys dim"],
-    bias: Float[Tensor, "heads rows keys"] | None = None,
+    scale: float | None = None,
+    bias: Float[Tensor, "#heads #queries #keys"] | None = None,
     heads: str = "mean",
-) -> tuple[Float[Tensor, "heads queries dim"], Float[Tensor, "*heads queries keys"]]:
-    """softmax(query key^T + bias) value, a few rows of one head at a time, in float32.
+) -> Float[Tensor, "*heads queries keys"]:
+    """softmax(scale query key^T + bias), in float32, a few rows of all heads at a time.
 
     Args:
-        query: already scaled by 1 / sqrt(dim).
-        key, value: one row per key.
-        bias: added to the scores, e.g. a mask of 0 and -inf; one row for all queries or one each.
+        query, key: of any floating type.
+        scale: None: 1 / sqrt(dim).
+        bias: added to the scores, e.g. a mask of 0 and -inf.
         heads: whether to return the heads' mean probabilities or all of them.
-
-    Returns:
-        The output of attention and its probabilities, [queries, keys] or [heads, queries, keys].
     """
-    n_heads, queries, _ = query.shape
+    n_heads, queries, dim = query.shape
     keys = key.shape[1]
-    output = torch.empty_like(query)
-    value_columns = value.transpose(1, 2).contiguous()  # [heads, dim, keys]
+    query = query.float() * (dim**-0.5 if scale is None else scale)
+    key = key.float().transpose(1, 2).contiguous()  # [heads, dim, keys]
     shape = (queries, keys) if heads == "mean" else (n_heads, queries, keys)
-    recorded = query.new_empty(shape)
-    step = max(1, _BLOCK.get(query.device.type, _BLOCK_ELSEWHERE) // keys)
-    for start in range(0, queries, step):
-        rows = slice(start, start + step)
-        for head in range(n_heads):
-            scores = query[head, rows] @ key[head].T  # [rows, keys]
-            if bias is not None:
-                scores = scores + (bias[head] if bias.shape[1] == 1 else bias[head, rows])
-            probs = scores.softmax(dim=-1)
-            output[head, rows] = (value_columns[head] @ probs.T).T  # = probs @ value[head], faster
-            kept = probs.detach()
-            if heads == "all":
-                recorded[head, rows] = kept
-            elif head == 0:
-                recorded[rows] = kept
-            else:
-                recorded[rows] += kept
-    if heads == "mean":
-        recorded /= n_heads
-    return output, recorded
+    result = query.new_empty(shape)
+    rows = max(1, BLOCK.get(query.device.type, BLOCK_ELSEWHERE) // (n_heads * keys))
+    for start in range(0, queries, rows):
+        block = slice(start, start + rows)
+        scores = query[:, block] @ key  # [heads, rows, keys]
+        if bias is not None:
+            scores += bias if bias.shape[1] == 1 else bias[:, block]
+        probs = scores.softmax(dim=-1)
+        if heads == "mean":
+            torch.mean(probs, dim=0, out=result[block])
+        else:
+            result[:, block] = probs
+    return result
 
 
-class _Recorder:
-    """An attention processor that follows the stock one step by step and keeps what it sees."""
+@dataclass
+class _Call:
+    """One attention layer at work."""
 
-    def __init__(self, name, stock, kinds, heads, layers):
-        self.name, self.stock, self.layers = name, stock, layers
+    name: str
+    cross: bool  # whether it was given other tokens to attend to
+    grid: tuple[int, int] | None  # of a picture that came as [n, channels, rows, columns]
+    module: nn.Module
+    seen: bool = False  # whether the watched function has been called
+
+
+class _Recorder(TorchFunctionMode):
+    """Sees every call of a torch function; acts on one of them while a layer is at work."""
+
+    def __init__(self, kinds: Sequence[str], heads: str) -> None:
+        super().__init__()
         self.kinds, self.heads = kinds, heads
+        self.layers: list[RecordedLayer] = []
+        self._calls: list[_Call] = []
+        self._grid: tuple[int, int] | None = None  # of the positions in the UNet's present transformer
+        self._tokens: Tokens | None = None  # of the present pass of a transformer
 
-    def __call__(
-        self,
-        attn,
-        hidden_states,
-        encoder_hidden_states=None,
-        attention_mask=None,
-        temb=None,
-        *args,
-        **kwargs,
-    ):
-        kind = "self" if encoder_hidden_states is None else "cross"
-        if kind not in self.kinds:
-            return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb, *args, **kwargs)
-        if not isinstance(self.stock, _PLAIN):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and self._calls and not self._calls[-1].seen:
+            self._calls[-1].seen = True
+            self._record(self._calls[-1], *args, **kwargs)
+        return func(*args, **kwargs)
+
+    # ---- hooks
+
+    def see_tokens(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Before a pass: where a transformer's picture and text stand in the sequence."""
+        self._calls.clear()
+        self._grid = None
+        self._tokens = find_tokens(model, inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+
+    def see_grid(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Before the transformer blocks of one resolution of a UNet: they get the picture as a list of positions."""
+        hidden = args[0] if args else kwargs["hidden_states"]
+        self._grid = tuple(hidden.shape[-2:])
+
+    def entering(self, name: str):
+        """A hook for before an attention layer."""
+
+        def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            context = args[1] if len(args) > 1 else kwargs.get("encoder_hidden_states")
+            grid = tuple(hidden.shape[-2:]) if hidden.ndim == 4 else None
+            self._calls.append(_Call(name, context is not None, grid, module))
+
+        return enter
+
+    def leaving(self, module: nn.Module, args: tuple, output: object) -> None:
+        """After an attention layer, or after an exception in it."""
+        if not self._calls or self._calls[-1].module is not module:
+            return  # it was left by an exception before it was entered
+        call = self._calls.pop()
+        if output is not None and not call.seen and ("cross" if call.cross else "self") in self.kinds:
             raise ValueError(
-                f"the layer {self.name} uses {type(self.stock).__name__}, which does more than "
-                "plain attention and cannot be recorded; leave any other recording first, and "
-                "call unet.set_default_attn_processor()."
+                f"the layer {call.name} uses {type(module.processor).__name__}, which does not compute attention by "
+                "torch's scaled_dot_product_attention and cannot be recorded. Exchange it: "
+                "model.set_attn_processor(AttnProcessor2_0()) on a UNet."
             )
-        residual = hidden_states
-        if attn.spatial_norm is not None:
-            hidden_states = attn.spatial_norm(hidden_states, temb)
-        image_shape = hidden_states.shape if hidden_states.ndim == 4 else None
-        if image_shape is not None:
-            hidden_states = rearrange(hidden_states, "b c h w -> b (h w) c")
-        if attn.group_norm is not None:
-            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
 
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        if encoder_hidden_states is not None and attn.norm_cross:
-            context = attn.norm_encoder_hidden_states(context)
-        bias = attn.prepare_attention_mask(attention_mask, context.shape[1], 1)
+    # ---- recording
 
-        output, probs = self._attend(attn, hidden_states, context, bias)
-        size = math.isqrt(probs.shape[-2])
-        place = self.name.split("_block")[0]
-        self.layers.append(RecordedLayer(self.name, kind, place, attn.heads, size, probs))
+    def _record(
+        self,
+        call: _Call,
+        query: Float[Tensor, "n heads q dim"],
+        key: Float[Tensor, "n kv_heads k dim"],
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> None:
+        """Keep the probabilities behind one call of `scaled_dot_product_attention`, whose arguments these are."""
+        selected = self._select(call, query.shape[2], key.shape[2])
+        if not selected or is_causal:
+            return
+        grid, rows, columns = selected
+        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+            key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+            bias = None if attn_mask is None else _as_bias(attn_mask, query.shape[0], query.shape[2])
+            pictures = []
+            for index in range(len(query)):
+                own = None if bias is None else bias[index] if bias.shape[2] == 1 else bias[index][:, rows]
+                pictures.append(attention_probabilities(query[index, :, rows], key[index], scale, own, self.heads))
+            probs = pictures[0] if len(pictures) == 1 else torch.stack(pictures)
+        for layer in self._split(call, grid, probs, columns, query.shape[1]):
+            self.layers.append(layer)
 
-        output = attn.to_out[1](attn.to_out[0](output))  # projection, dropout
-        if image_shape is not None:
-            output = rearrange(output, "b (h w) c -> b c h w", h=image_shape[2])
-        if attn.residual_connection:
-            output = output + residual
-        return output / attn.rescale_output_factor
+    def _select(self, call: _Call, queries: int, keys: int) -> tuple[tuple[int, int], slice, dict[str, slice]] | None:
+        """The grid, the rows that are queries of the picture, and the columns of each kind that is wanted."""
+        if self._tokens is None or call.grid is not None:
+            kind = "cross" if call.cross else "self"
+            if kind not in self.kinds:
+                return None
+            _check_plain(call, keys if call.cross else queries, keys)
+            return _grid_of(call, call.grid or self._grid, queries), slice(None), {kind: slice(None)}
+        tokens = self._tokens
+        if call.name.startswith(tokens.text_only):
+            return None
+        rows, columns = tokens.picture, {"self": tokens.picture, "cross": tokens.text}
+        if queries != tokens.total:  # only the picture's positions, or only the text
+            if queries != tokens.alone:
+                return None
+            count = tokens.grid[0] * tokens.grid[1]
+            rows, columns = slice(0, count), {"self": slice(0, count)} if keys == queries else {"cross": slice(None)}
+        wanted = {kind: columns[kind] for kind in self.kinds if kind in columns}
+        return (tokens.grid, rows, wanted) if wanted else None
 
-    def _attend(self, attn, hidden_states, context, bias):
-        """Project, attend in float32 whatever the model's type, and join the heads again."""
-        query, key, value = (
-            rearrange(projected, "1 n (heads d) -> heads n d", heads=attn.heads)
-            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        )
-        if attn.norm_q is not None:
-            query = attn.norm_q(query)
-        if attn.norm_k is not None:
-            key = attn.norm_k(key)
-        with torch.autocast(query.device.type, enabled=False):
-            output, probs = attend_in_blocks(
-                query.float() * attn.scale,
-                key.float(),
-                value.float(),
-                None if bias is None else bias.float(),
-                self.heads,
-            )
-        return rearrange(output, "heads n d -> 1 n (heads d)").to(value.dtype), probs
+    def _split(
+        self, call: _Call, grid: tuple[int, int], probs: Tensor, columns: dict[str, slice], heads: int
+    ) -> Iterator[RecordedLayer]:
+        """One layer for each kind, normalised over the keys of that kind."""
+        size = grid[0] if grid[0] == grid[1] else grid
+        stage = call.name.split(".")[0]
+        stage = _STAGES.get(stage, stage)
+        shared = self._tokens is not None and probs.shape[-1] == self._tokens.total
+        share = probs[..., self._tokens.text].sum(dim=-1) if shared else None
+        for kind, chosen in columns.items():
+            part = probs
+            if chosen != slice(None) and (shared or part.shape[-1] != chosen.stop - chosen.start):
+                part = probs[..., chosen]
+                part = part / part.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(part.dtype).tiny)
+            yield RecordedLayer(call.name, kind, stage, heads, size, part, share)
 
 
-def _check_sample(unet: nn.Module, args: tuple, kwargs: dict) -> None:
-    """Before a recorded pass: one image, square."""
-    sample = args[0] if args else kwargs["sample"]
-    if sample.shape[0] != 1:
+def _is_attention(module: nn.Module) -> bool:
+    """Whether a module hands its arithmetic to a processor, as diffusers' attention layers do."""
+    return hasattr(module, "processor") and hasattr(module, "heads")
+
+
+@contextmanager
+def _plain_processors(attentions) -> Iterator[None]:
+    """Let every layer end in the watched function, and put back what was exchanged."""
+    with ExitStack() as stack:
+        stack.enter_context(attention_backend(AttentionBackendName.NATIVE))
+        for module in attentions:
+            processor = module.processor
+            if isinstance(processor, _EXCHANGED) and not isinstance(processor, AttnProcessor2_0):
+                stack.callback(module.set_processor, processor)
+                module.set_processor(AttnProcessor2_0())
+            backend = getattr(processor, "_attention_backend", None)
+            if backend is not None and AttentionBackendName(backend).value not in _WATCHED_BACKENDS:
+                stack.callback(setattr, processor, "_attention_backend", backend)
+                processor._attention_backend = AttentionBackendName.NATIVE
+        yield
+
+
+def _check_plain(call: _Call, expected: int, keys: int) -> None:
+    if keys != expected:
         raise ValueError(
-            f"sample has a batch of {sample.shape[0]}; record one image at a time, without classifier-free guidance."
+            f"the layer {call.name} attends from {expected} positions to {keys} keys: its processor, "
+            f"{type(call.module.processor).__name__}, does more than plain attention and cannot be recorded."
         )
-    if sample.shape[-1] != sample.shape[-2]:
-        raise ValueError(
-            f"sample is {sample.shape[-2]}x{sample.shape[-1]}; recorded latents must be square: "
-            "crop the image to a square first."
-        )
+
+
+def _grid_of(call: _Call, grid: tuple[int, int] | None, queries: int) -> tuple[int, int]:
+    """The grid of a layer's positions; a square where nothing says otherwise."""
+    if grid is not None and grid[0] * grid[1] == queries:
+        return grid
+    side = math.isqrt(queries)
+    if grid is None and side**2 == queries:
+        return side, side
+    raise ValueError(
+        f"the layer {call.name} has {queries} queries, and nothing says what grid they form; such models cannot be "
+        "recorded yet. Known are diffusers' UNets, SD3, FLUX, Qwen-Image, Z-Image, and transformers with patches."
+    )
+
+
+def _as_bias(mask: Bool[Tensor, "*shape"] | Float[Tensor, "*shape"], batch: int, queries: int) -> Tensor:
+    """A mask of `scaled_dot_product_attention`, to be added to the scores: float32 [batch, heads or 1, rows, keys]."""
+    mask = mask[(None,) * (4 - mask.ndim)]
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)
+    rows = mask.shape[2] if mask.shape[2] == 1 else queries
+    return mask.float().expand(batch, -1, rows, -1)
