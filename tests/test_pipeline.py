@@ -334,12 +334,3 @@ class TestErrors:
     def test_models_unlike_stable_diffusion(self, components, part, message):
         with pytest.raises(ValueError, match=message):
             DiffSegPipeline(**components | part)
-
-
-def test_the_package_is_light_and_knows_its_names():
-    assert diffseg.__version__ == "0.1.0"
-    for name in diffseg.__all__:
-        assert getattr(diffseg, name) is not None
-        assert name in dir(diffseg)
-    with pytest.raises(AttributeError, match="no attribute 'nothing_here'"):
-        diffseg.nothing_here  # noqa: B018
