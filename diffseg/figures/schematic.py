@@ -143,7 +143,7 @@ def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tupl
     sides = sorted({layer.size for layer in layers}, reverse=True)
     cells = {(side, stage): [] for side in sides for stage in STAGES}
     for number, layer in enumerate(layers):
-        cells[layer.size, layer.place].append((number, layer))
+        cells[layer.size, layer.stage].append((number, layer))
     down, _, up = (max(len(cells[side, stage]) for side in sides) for stage in STAGES)
     middle = max(1, *(len(cells[side, "mid"]) for side in sides))  # at least one column: the picture is there
     first = {"down": 0, "mid": down, "up": down + middle}
@@ -238,7 +238,7 @@ def _draw_map(ax: Axes, number: int, layer: RecordedLayer, image: Image.Image, p
     values = probs[row * layer.size + column].reshape(layer.size, layer.size).float().cpu().numpy() * layer.size**2
     top = np.quantile(values, BRIGHTEST) or values.max()
     ax.imshow(values, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
-    ax.set_title(f"{number}: {layer.place} {layer.size}, ×{values.max():.{int(values.max() < 10)}f}", fontsize=8, pad=2)
+    ax.set_title(f"{number}: {layer.stage} {layer.size}, ×{values.max():.{int(values.max() < 10)}f}", fontsize=8, pad=2)
     _draw_ring(ax, row, column)
 
 
