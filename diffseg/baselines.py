@@ -94,16 +94,17 @@ def dbscan(
     Raises:
         ValueError: naming the argument, value and remedy.
     """
-    side = check_attention(attention)
+    check_attention(attention)
+    side, positions = attention.shape[0], attention.shape[0] * attention.shape[1]
     if not (math.isfinite(eps) and eps > 0):
         raise ValueError(f"eps={eps} must be above 0 and finite; compare it with euclidean_distances(attention).")
     if min_samples < 1:
         raise ValueError(f"min_samples={min_samples} must be at least 1; scikit-learn takes {MIN_SAMPLES}.")
     if distances is None:
         distances = euclidean_distances(attention)
-    elif distances.shape != (side**2, side**2):
+    elif distances.shape != (positions, positions):
         raise ValueError(
-            f"distances has the shape {list(distances.shape)}, expected {[side**2, side**2]}; "
+            f"distances has the shape {list(distances.shape)}, expected {[positions, positions]}; "
             "use euclidean_distances(attention)."
         )
     found = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(distances)

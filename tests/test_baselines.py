@@ -17,7 +17,7 @@ def random_attention(side, seed=0, sharpness=2.0):
 
 
 def planted_attention(regions, seed=0, blur=0.02):
-    """Positions of one region look at the same random map, up to a little."""
+    """Positions of one region have the same random map, up to a little."""
     regions = torch.as_tensor(regions)
     side, generator = len(regions), torch.Generator().manual_seed(seed)
     kinds = (3 * torch.randn(int(regions.max()) + 1, side, side, generator=generator)).flatten(1).softmax(-1)

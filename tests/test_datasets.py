@@ -176,7 +176,7 @@ class TestCoco:
             ("images/val2017", "annotations/val2017", "curated/val2017/Coco164kFull_Stuff_Coarse_7.txt"),
             ("val2017", "stuffthingmaps/val2017", "Coco164kFull_Stuff_Coarse_7.txt"),
             ("val2017", "annotation_val2017", "Coco164kFull_Stuff_Coarse_7.txt"),  # as the released code wants it
-            ("val2017", "val2017", "Coco164kFull_Stuff_Coarse_7.txt"),  # both archives unpacked at one place
+            ("val2017", "val2017", "Coco164kFull_Stuff_Coarse_7.txt"),  # both archives unpacked into one folder
         ],
     )
     def test_layouts(self, tmp_path, images, truths, listing):

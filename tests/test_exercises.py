@@ -1,4 +1,4 @@
-"""Exercises: every check accepts the solution and rejects the stub and the typical mistakes, and says why."""
+"""Exercises: every check accepts the solution and rejects the stub and the typical mistakes, with a reason."""
 
 import ast
 import re
@@ -75,7 +75,7 @@ def test_check_knows_enough(name):
     assert f"tries it on {len(CHECKS[name].cases)} inputs" in repr(CHECKS[name])
 
 
-# ---- what a check says ----------------------------------------------------------------------------------------------
+# ---- the messages of a check ----------------------------------------------------------------------------------------
 
 DOUBLE = Check(
     "double",

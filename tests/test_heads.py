@@ -84,7 +84,7 @@ def test_jensen_shannon_is_the_mean_divergence_from_the_mean():
 
 def test_jensen_shannon_of_equal_and_of_disjoint_heads():
     assert jensen_shannon(random_heads(1, 5, 7).repeat(4, 1, 1)) == pytest.approx(0, abs=1e-6)
-    disjoint = torch.eye(4)[:, None]  # four heads, each looks at a key of its own
+    disjoint = torch.eye(4)[:, None]  # four heads, each attends to a key of its own
     assert jensen_shannon(disjoint) == pytest.approx(math.log(4), rel=1e-5)
 
 

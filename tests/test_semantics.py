@@ -14,7 +14,7 @@ from diffseg.pocket.training.text import build_tokenizer
 from diffseg.semantics import find_nouns, find_tokens, label_scores, merge_by_word, name_words, noun_maps
 
 CAPTIONS = [scene(seed, 64).caption for seed in range(300)]
-SPOKEN = {"wall": "brick wall"}  # the class's name -> what a caption says
+IN_CAPTIONS = {"wall": "brick wall"}  # the class's name -> the words of a caption
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_nouns_of_a_caption(text, words):
     assert [noun.word for noun in find_nouns(text)] == words
 
 
-def test_nouns_keep_every_place():
+def test_nouns_keep_every_occurrence():
     text = "Ducks on the grass and a duck on the water"
     (duck, *_) = find_nouns(text)
     assert [text[start:end] for start, end in duck.spans] == ["Ducks", "duck"]
@@ -50,7 +50,7 @@ def test_nouns_keep_every_place():
 @pytest.mark.parametrize("seed", range(120))
 def test_nouns_of_a_scene_are_what_can_be_seen(seed):
     drawn = scene(seed, 64)
-    assert {noun.word for noun in find_nouns(drawn.caption)} == {SPOKEN.get(name, name) for name in drawn.nouns}
+    assert {noun.word for noun in find_nouns(drawn.caption)} == {IN_CAPTIONS.get(name, name) for name in drawn.nouns}
 
 
 def test_the_taggers_of_both_libraries_are_asked_alike(monkeypatch):
