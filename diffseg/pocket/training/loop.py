@@ -17,7 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
+
+
+class OutOfTime(Exception):
+    """The deadline has passed. What is done is on disk, and the same call goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Plan:
     ema: float = 0.999  # decay of the averaged weights, per step
     seed: int = 0
     save_seconds: float = 120.0  # between checkpoints
+    deadline: float = math.inf  # value of `time.monotonic()` after which training stops, to be resumed
 
 
 def muon_and_adamw(model: nn.Module, muon: float = 0.02, adamw: float = 1e-3) -> list[torch.optim.Optimizer]:
@@ -54,12 +61,14 @@ def rate(step: int, plan: Plan) -> float:
     return min((step + 1) / max(plan.warmup, 1), 1.0, (plan.steps - step) / fall)
 
 
-def average(ema: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Move the averaged weights towards the current ones; early on quickly, so that the start is forgotten."""
-    decay = min(decay, (step + 1) / (step + 10))
-    with torch.no_grad():
-        for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
-            slow.lerp_(fast, 1 - decay)
+def averaging_decay(step: int, plan: Plan) -> float:
+    """Decay of the averaged weights: lower in the first steps, so that the start is forgotten."""
+    return min(plan.ema, (step + 1) / (step + 10))
+
+
+def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """Exponential moving average: move averaged weights towards a model's current ones, in place."""
+    get_ema_multi_avg_fn(decay)(list(ema.parameters()), list(model.parameters()), None)
 
 
 def train(
@@ -75,7 +84,7 @@ def train(
         model: changed in place.
         optimizers: of the model's parameters, at their full learning rates.
         loss: (model, random generator of the step, step) -> scalar.
-        plan: length, schedule, seed.
+        plan: length, schedule, seed, deadline.
         folder: receives `checkpoint.pt` and `log.csv` (step, loss, rate, seconds).
 
     Returns:
@@ -83,31 +92,33 @@ def train(
 
     Raises:
         FloatingPointError: when the loss is no longer finite; the last checkpoint stays.
+        OutOfTime: after the first step past the deadline, unless it is the last one; with a checkpoint of that step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    full = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     start, seconds = _resume(folder, model, ema, optimizers)
+    schedulers = [LambdaLR(optimizer, lambda done: rate(start + done, plan)) for optimizer in optimizers]
     begun = saved = time.monotonic()
     with _Log(folder / "log.csv", start) as log:
         for step in (bar := tqdm(range(start, plan.steps), initial=start, total=plan.steps, mininterval=5)):
-            for optimizer, rates in zip(optimizers, full, strict=True):
-                for group, lr in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = lr * rate(step, plan)
             value = loss(model.train(), np.random.default_rng([plan.seed, step]), step)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"loss is {value.item()} at step {step}: lower the learning rate and resume")
             value.backward()
-            for optimizer in optimizers:
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            average(ema, model, step, plan.ema)
+                scheduler.step()
+            average(ema, model, averaging_decay(step, plan))
             now = time.monotonic()
             log.write(step, value.item(), rate(step, plan), seconds + now - begun)
             bar.set_postfix(loss=f"{log.recent:.4f}", refresh=False)
-            if now - saved > plan.save_seconds or step + 1 == plan.steps:
-                _save(folder, step + 1, seconds + now - begun, model, ema, optimizers)
+            done, late = step + 1, now >= plan.deadline
+            if late or done == plan.steps or now - saved > plan.save_seconds:
+                _save(folder, done, seconds + now - begun, model, ema, optimizers)
                 saved = now
+            if late and done < plan.steps:
+                raise OutOfTime(f"{folder.name}: {done} of {plan.steps} steps are done")
     return ema
 
 
@@ -131,7 +142,8 @@ def _resume(folder: Path, model: nn.Module, ema: nn.Module, optimizers: Sequence
     model.load_state_dict(state["model"])
     ema.load_state_dict(state["ema"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
+        # Moments only: learning rates are those of now, so that a run that diverged may go on with lower ones.
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
     return state["step"], state["seconds"]
 
 
