@@ -3,12 +3,76 @@
 A sweep is a table with a row for each scene and setting, in the columns `scene`, `knob` (which number was turned),
 `value` (to what), and any scores, such as `accuracy`, `miou` and `segments`. All but the turned number stay at their
 defaults. Every scene is scored at every value, so that values can be compared scene by scene.
+
+The number that matters most is the merging threshold (Sec. 9.6): `sweep_thresholds` turns it alone, for DiffSeg and
+DinoSeg, and `best_threshold` chooses.
 """
 
+from collections.abc import Iterable, Sequence
 from numbers import Real
+from typing import Protocol, runtime_checkable
 
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
 from pandas import DataFrame, Series
+from PIL import Image
 from scipy import stats
+from torch import Tensor
+
+from diffseg import POINTS
+from diffseg.merging import anchor_distances
+from diffseg.metrics import image_score
+
+#: Thresholds that are tried, in nats, evenly spaced on a logarithmic scale.
+THRESHOLDS = tuple(float(tau) for tau in np.geomspace(0.02, 1.5, 27).round(3))
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A method in two halves, as `DiffSegPipeline` and `DinoSegPipeline` are."""
+
+    device: torch.device
+
+    def attend(self, image: Image.Image) -> Float[Tensor, "side side side side"]: ...
+
+    def segment(self, attention: Float[Tensor, "side side side side"], points: int, **settings): ...
+
+
+def sweep_thresholds(
+    pipe: Segmenter,
+    cases: Iterable[tuple[Image.Image, Integer[np.ndarray | Tensor, "size size"]]],
+    thresholds: Sequence[Real] = THRESHOLDS,
+    points: int = POINTS,
+) -> DataFrame:
+    """Score images at many thresholds, with one pass through the model for each image.
+
+    Args:
+        pipe: a `DiffSegPipeline` or `DinoSegPipeline`.
+        cases: (image, truth) pairs; a generator keeps only one of them alive.
+        thresholds: in nats.
+        points: anchors along one side; the default of DinoSeg is `diffseg.dino.DINO_POINTS`.
+
+    Returns:
+        One row per case and threshold: case (0, 1, ...), threshold, accuracy and miou (of that image), segments.
+
+    Raises:
+        ValueError: as `pipe.attend`, `pipe.segment` and `image_score`.
+    """
+    rows = []
+    for case, (image, truth) in enumerate(cases):
+        attention = pipe.attend(image).to(pipe.device)
+        distances = anchor_distances(attention, points)
+        for tau in thresholds:
+            out = pipe.segment(attention, points, threshold=tau, size=truth.shape[0], distances=distances)
+            rows.append((case, tau, *image_score(out.labels, truth), len(out.labels.unique())))
+    return DataFrame(rows, columns=["case", "threshold", "accuracy", "miou", "segments"])
+
+
+def best_threshold(scores: DataFrame) -> float:
+    """The threshold with the highest mean of accuracy and mIoU, smoothed over its two neighbours against luck."""
+    means = scores.groupby("threshold")[["accuracy", "miou"]].mean().mean(axis=1)
+    return float(means.rolling(3, center=True, min_periods=1).mean().idxmax())
 
 
 def by_scene(scores: DataFrame, knob: str, column: str = "miou") -> DataFrame:

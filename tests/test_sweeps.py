@@ -4,11 +4,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.patches import Rectangle
+from PIL import Image
 from scipy import stats
 
+from diffseg import DiffSegPipeline, pocket
 from diffseg.figures.curves import Panel, show_gains, show_sweep, show_tables
-from diffseg.sweeps import by_scene, gains, half_width
+from diffseg.merging import anchor_distances
+from diffseg.metrics import image_score
+from diffseg.pipeline import DiffSegOutput
+from diffseg.sweeps import best_threshold, by_scene, gains, half_width, sweep_thresholds
 
 MIOU = {"a": (0.2, 0.5, 0.4), "b": (0.6, 0.7, 0.9), "c": (0.1, 0.4, 0.3), "d": (0.5, 0.5, 0.6)}
 POINTS = (4, 8, 16)
@@ -31,6 +37,63 @@ def scores():
 
 def lines_of(ax):
     return {line.get_label(): (line.get_xdata(), line.get_ydata()) for line in ax.lines}
+
+
+class SplitInTwo:
+    """A method whose threshold is the column at which it cuts a picture in two."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.attended, self.distances = [], []
+
+    def attend(self, image):
+        self.attended.append(image)
+        rows = torch.rand(16, 16, generator=torch.Generator().manual_seed(len(self.attended))) + 0.1
+        return (rows / rows.sum(dim=1, keepdim=True)).reshape(4, 4, 4, 4)
+
+    def segment(self, attention, points, threshold, size, distances):
+        self.distances.append((anchor_distances(attention, points), distances))
+        labels = (torch.arange(size) >= threshold).long().expand(size, size)
+        return DiffSegOutput(labels, attention[0], attention, None)
+
+
+# ---- thresholds -----------------------------------------------------------------------------------------------------
+
+
+def test_each_image_is_scored_at_each_threshold_after_one_pass():
+    pipe, images = SplitInTwo(), [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    truths = [np.tile(np.arange(8) >= column, (8, 1)).astype(np.uint8) for column in (2, 5)]
+    scores = sweep_thresholds(pipe, zip(images, truths), [2, 5, 9], points=3)
+    assert pipe.attended == images
+    assert list(scores.columns) == ["case", "threshold", "accuracy", "miou", "segments"]
+    assert scores.case.tolist() == [0, 0, 0, 1, 1, 1] and scores.threshold.tolist() == [2, 5, 9, 2, 5, 9]
+    assert scores.accuracy.tolist() == [1, 5 / 8, 6 / 8, 5 / 8, 1, 5 / 8]
+    assert scores.miou[1] == pytest.approx((2 / 5 + 3 / 6) / 2)
+    assert scores.segments.tolist() == [2, 2, 1] * 2
+    for expected, given in pipe.distances:
+        assert torch.equal(expected, given)
+
+
+def test_distances_at_hand_change_no_score():
+    """The sweep is no more than calling the pipeline once for each threshold."""
+    pipe, drawn = DiffSegPipeline.from_pretrained("pocket"), pocket.scene(3, 256)
+    thresholds = [0.2, pipe.threshold]
+    scores = sweep_thresholds(pipe, [(drawn.image, drawn.labels)], thresholds)
+    attention = pipe.attend(drawn.image)
+    for row, tau in zip(scores.itertuples(), thresholds):
+        out = pipe.segment(attention, threshold=tau, size=256)
+        assert (row.accuracy, row.miou) == image_score(out.labels, drawn.labels)
+        assert row.segments == len(out.proposals)
+
+
+def test_best_threshold_is_smoothed_over_its_neighbours():
+    """A lucky peak between two bad neighbours loses to a hill."""
+    means = {0.1: 0.1, 0.2: 0.9, 0.3: 0.1, 0.4: 0.6, 0.5: 0.7, 0.6: 0.6, 0.7: 0.2}
+    rows = [
+        (case, tau, mean + shift, mean - shift) for case, shift in enumerate((0.1, 0.0)) for tau, mean in means.items()
+    ]
+    assert best_threshold(pd.DataFrame(rows, columns=["case", "threshold", "accuracy", "miou"])) == 0.5
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -134,10 +197,17 @@ def test_gains_are_drawn_in_points(scores):
     assert ax.get_ylim()[0] >= -100 and ax.get_ylim()[1] <= 100
 
 
-def test_one_scene_can_be_drawn(scores):
+def test_one_scene_is_drawn_without_intervals(scores):
     one = scores[scores.scene == "a"]
-    for show in (show_sweep, show_gains):
-        show(one, [M, TAU]).draw_without_rendering()
+    sweep, gained = (show(one, [M]) for show in (show_sweep, show_gains))
+    assert lines_of(sweep.axes[0])["mIoU"][1] == pytest.approx(MIOU["a"])
+    for ax in sweep.axes:
+        for band in ax.collections:
+            assert not [path for path in band.get_paths() if len(path.vertices)]
+    dots = [line.get_ydata() for line in gained.axes[0].lines if line.get_marker() == "o"]
+    assert np.allclose(dots, [[100 * (0.2 - 0.5), 100 * (0.4 - 0.5)]])
+    for figure in (sweep, gained):
+        figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize(("framed", "frames"), [(None, [2, 2]), ("right", [0, 2])])
