@@ -13,7 +13,7 @@ from diffseg import DiffSegPipeline, anchor_distances, image_score
 from diffseg.merging import anchor_grid
 from diffseg.models.paths import data_dir
 from diffseg.pocket import VALIDATION_SEED, scene
-from diffseg.pocket.training.tune import THRESHOLDS, best_threshold
+from diffseg.sweeps import THRESHOLDS, best_threshold
 
 FOLDER = data_dir() / "models" / "pocket-sd"
 SCENES = 12  # the whole table, on 100, is `python -m diffseg.pocket.training validate`
@@ -62,7 +62,7 @@ def test_attention_beats_colours_that_know_k(segmented):
 
 
 def test_attention_of_one_class_is_alike(segmented):
-    """The property that DiffSeg lives on: distances within a class are far below those across."""
+    """The property that DiffSeg depends on: distances within a class are far below those across."""
     rows, columns = anchor_grid().T
     for drawn, out in segmented[:4]:
         small = torch.from_numpy(drawn.labels[4::8, 4::8].astype(np.int64))
@@ -76,18 +76,19 @@ def test_same_seed_same_masks(pipe, segmented):
     assert torch.equal(pipe(drawn.image).labels, out.labels)
 
 
-def test_diffusers_alone_paints_from_captions():
-    """It denoises to a smooth picture, not to noise or one colour, and words change what is painted."""
-    painter = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)
-    painter.scheduler = DDIMScheduler.from_config(painter.scheduler.config)
-    painter.set_progress_bar_config(disable=True)
+def test_diffusers_alone_generates_from_captions():
+    """It denoises to a smooth picture, not to noise or one colour, and the prompt changes the picture."""
+    text_to_image = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)
+    text_to_image.scheduler = DDIMScheduler.from_config(text_to_image.scheduler.config)
+    text_to_image.set_progress_bar_config(disable=True)
 
-    def paint(prompt):
+    def generate(prompt):
         generator = torch.Generator().manual_seed(0)
-        picture = painter(prompt, num_inference_steps=12, generator=generator).images[0]
+        picture = text_to_image(prompt, num_inference_steps=12, generator=generator).images[0]
         return np.asarray(picture, float)
 
-    tractor, duck = paint("A tractor on the snow under the sky"), paint("A duck on the water in front of a forest")
+    tractor = generate("A tractor on the snow under the sky")
+    duck = generate("A duck on the water in front of a forest")
     for picture in (tractor, duck):
         cells = picture.reshape(64, 8, 64, 8, 3).mean((1, 3))  # one per latent pixel
         steps = np.abs(np.diff(cells, axis=0)).mean(), np.abs(np.diff(cells, axis=1)).mean()

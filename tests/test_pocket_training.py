@@ -1,5 +1,7 @@
 """The training loop and the recipes, run for a few steps."""
 
+import json
+import shutil
 from functools import partial
 from itertools import count
 
@@ -12,11 +14,28 @@ from torch import nn
 from transformers import BlipForConditionalGeneration, ViTModel
 
 from diffseg import DiffSegPipeline
-from diffseg.dino import DinoSegPipeline
+from diffseg.diffuse import to_tensor
+from diffseg.dino import DINO_POINTS, DinoSegPipeline
 from diffseg.models.captioner import Captioner
-from diffseg.pocket import dino, loop, scene
+from diffseg.models.paths import data_dir
+from diffseg.pocket import scene
 from diffseg.pocket.catalogue import THING_BY_NAME
-from diffseg.pocket.training.__main__ import (
+from diffseg.pocket.training import dino, loop
+from diffseg.pocket.training.__main__ import main
+from diffseg.pocket.training.blip import patch_classes
+from diffseg.pocket.training.dino import (
+    Distillation,
+    build_vit,
+    distillation_loss,
+    jitter_colours,
+    random_crop,
+    teacher_decay,
+    train_dino,
+    views,
+)
+from diffseg.pocket.training.latents import encode_scenes
+from diffseg.pocket.training.pictures import Pictures, draw_scenes
+from diffseg.pocket.training.recipes import (
     Recipe,
     Stage,
     improve_pocket_sd,
@@ -25,30 +44,18 @@ from diffseg.pocket.training.__main__ import (
     train_pocket_dino,
     train_pocket_sd,
 )
-from diffseg.pocket.training.blip import caption_rates, patch_classes
-from diffseg.pocket.training.dino import (
-    Distillation,
-    build_vit,
-    distillation_loss,
-    random_crop,
-    recolour,
-    sweep_dino,
-    teacher_decay,
-    train_dino,
-    views,
-)
-from diffseg.pocket.training.latents import encode_scenes
-from diffseg.pocket.training.pictures import Pictures, draw_scenes
 from diffseg.pocket.training.text import CONTEXT, build_tokenizer
 from diffseg.pocket.training.unet import MAX_SNR, build_scheduler, build_unet, drop_captions, snr_weights
-from diffseg.pocket.training.vae import build, to_tensor
+from diffseg.pocket.training.vae import build
+from diffseg.pocket.training.validation import caption_rates
+from diffseg.sweeps import THRESHOLDS, sweep_thresholds
 
 
 class _Stop(Exception):
-    """A power cut."""
+    """An interruption from outside."""
 
 
-def _fit(folder, steps, stop_at=None, save_seconds=0.0):
+def _fit(folder, steps, stop_at=None, save_seconds=0.0, deadline=np.inf):
     """Fit a line by the training loop; optionally break off before a step."""
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
@@ -60,7 +67,7 @@ def _fit(folder, steps, stop_at=None, save_seconds=0.0):
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-    plan = loop.Plan(steps, warmup=2, ema=0.9, save_seconds=save_seconds)
+    plan = loop.Plan(steps, warmup=2, ema=0.9, save_seconds=save_seconds, deadline=deadline)
     return loop.train(model, [optimizer], loss, plan, folder)
 
 
@@ -72,6 +79,39 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path):
     torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=0)
     logs = [pd.read_csv(tmp_path / name / "log.csv")[["step", "loss", "rate"]] for name in ("whole", "parts")]
     assert logs[0].step.tolist() == logs[1].step.tolist() == [9, 19, 29, 39, 49, 59]
+
+
+def test_past_the_deadline_one_step_is_done_and_saved_at_a_time(tmp_path):
+    """However little time there is, the same call gets to the end, and to the same weights."""
+    whole = _fit(tmp_path / "whole", 12)
+    for done in range(1, 12):
+        with pytest.raises(loop.OutOfTime, match=f"parts: {done} of 12 steps"):
+            _fit(tmp_path / "parts", 12, save_seconds=np.inf, deadline=0.0)
+    for _ in range(2):  # the last step is done in time, and so is everything when there is nothing left to do
+        parts = _fit(tmp_path / "parts", 12, save_seconds=np.inf, deadline=0.0)
+        torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_resumed_with_other_learning_rates(tmp_path):
+    """As the error message of a loss that diverged advises."""
+    with pytest.raises(loop.OutOfTime):
+        _fit(tmp_path, 12, deadline=0.0)
+    before = torch.load(tmp_path / "checkpoint.pt")["model"]
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    loop.train(model, [optimizer], lambda m, r, s: m.weight.sum(), loop.Plan(12), tmp_path)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_averaged_weights_forget_the_start_early(tmp_path):
+    ema, model = nn.Linear(2, 1), nn.Linear(2, 1)
+    plan = loop.Plan(1000, ema=0.99)
+    start, decay = ema.weight.detach().clone(), 1.0
+    for step in range(30):
+        loop.average(ema, model, loop.averaging_decay(step, plan))
+        decay *= (step + 1) / (step + 10)
+    torch.testing.assert_close(ema.weight, decay * start + (1 - decay) * model.weight)
+    assert decay < 1e-6 and loop.averaging_decay(999, plan) == 0.99
 
 
 def test_loop_learns_and_logs(tmp_path):
@@ -107,8 +147,8 @@ def test_every_parameter_has_one_optimizer():
 
 def test_unet_has_the_blocks_of_stable_diffusion():
     names = [name for name in build_unet().attn_processors if "attn1" in name]
-    places = [name.split("_block")[0] for name in names]
-    assert (len(names), places.count("down"), places.count("mid"), places.count("up")) == (16, 6, 1, 9)
+    parts = [name.split("_block")[0] for name in names]
+    assert (len(names), parts.count("down"), parts.count("mid"), parts.count("up")) == (16, 6, 1, 9)
 
 
 def test_snr_weights_follow_the_schedule():
@@ -135,9 +175,9 @@ def test_tokenizer_writes_anything_and_splits_rare_words():
     assert len(tokenizer.tokenize("sailboat")) > 1
 
 
-def test_autoencoder_starts_as_a_thumbnail():
+def test_autoencoder_starts_as_downsampling():
     """Before any training the latents already tell colours apart, and the decoder gives them back."""
-    picture = to_tensor(np.asarray(scene(3, 128).image)[None])
+    picture = to_tensor(scene(3, 128).image)
     torch.manual_seed(0)
     vae = build()
     with torch.no_grad():
@@ -162,6 +202,21 @@ def test_latents_are_read_again_not_made_again(tmp_path):
     np.testing.assert_array_equal(again.labels, [one.labels[4::8, 4::8] for one in drawn])
 
 
+def test_scenes_are_drawn_on_after_a_stop(tmp_path):
+    """After a deadline and after an interruption that left half a line."""
+    with pytest.raises(loop.OutOfTime, match="images-64-70: 32 of 70 scenes"):
+        draw_scenes(70, 64, tmp_path, workers=0, deadline=0.0)
+    captions = tmp_path / "images-64-70-captions.txt"
+    captions.write_text(captions.read_text()[:-5])
+    drawn = draw_scenes(70, 64, tmp_path, workers=0)
+    for seed in (0, 31, 32, 69):
+        one = scene(seed, 64)
+        assert drawn.captions[seed] == one.caption
+        np.testing.assert_array_equal(drawn.images[seed], np.asarray(one.image))
+        np.testing.assert_array_equal(drawn.labels[seed], one.labels)
+    assert len(drawn.captions) == 70
+
+
 def test_latents_of_another_autoencoder_are_not_mistaken(tmp_path):
     first, second = (encode_scenes(build(), 2, 64, tmp_path, workers=0) for _ in range(2))
     assert np.abs(first.values.astype(float) - second.values).max() > 0.01
@@ -176,9 +231,9 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     train_pocket_sd(recipe, runs=tmp_path / "runs", target=tmp_path / "model")
     segmented = DiffSegPipeline.from_pretrained(tmp_path / "model")(scene(0).image)
     assert segmented.labels.shape == (512, 512)
-    painter = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
-    painter.set_progress_bar_config(disable=True)
-    drawn = painter("a dog on the grass", num_inference_steps=2, height=64, width=64).images[0]
+    text_to_image = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    text_to_image.set_progress_bar_config(disable=True)
+    drawn = text_to_image("a dog on the grass", num_inference_steps=2, height=64, width=64).images[0]
     assert drawn.size == (64, 64)
 
     before = segmented.attention
@@ -195,7 +250,10 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
 def test_recipe_gives_a_captioner_that_transformers_loads(tmp_path):
     recipe = Recipe(blip_scenes=8, blip_steps=2, blip_batch=4, captions=8, workers=0)
     train_pocket_blip(recipe, tmp_path / "runs", tmp_path / "pocket-blip")
-    assert isinstance(BlipForConditionalGeneration.from_pretrained(tmp_path / "pocket-blip"), nn.Module)
+    stored = torch.load(tmp_path / "runs" / "blip" / "checkpoint.pt")["ema"]
+    loaded = BlipForConditionalGeneration.from_pretrained(tmp_path / "pocket-blip", dtype=torch.float32).state_dict()
+    for name in ("vision_model.post_layernorm.weight", "text_decoder.bert.encoder.layer.0.attention.self.query.weight"):
+        torch.testing.assert_close(loaded[name], stored[f"blip.{name}"], rtol=1e-3, atol=1e-4)  # half precision
     rates = caption_rates(Captioner.from_pretrained(tmp_path / "pocket-blip"), [0, 1])
     visible = [len(set(scene(seed).nouns) & THING_BY_NAME.keys()) for seed in (0, 1)]
     assert rates.visible.tolist() == visible and (rates.named <= rates.visible).all()
@@ -224,32 +282,32 @@ def test_distillation_loss_follows_its_formula():
     rng = np.random.default_rng(0)
     student, teacher, centre = (rng.uniform(-1, 1, shape) for shape in ((4, 3, 6), (2, 3, 6), (6,)))
     losses = []
-    for wide in range(2):
-        for view in set(range(4)) - {wide}:
+    for large in range(2):
+        for view in set(range(4)) - {large}:
             for case in range(3):
-                wanted = np.exp((teacher[wide, case] - centre) / dino.TEACHER_TEMPERATURE)
-                said = np.exp(student[view, case] / dino.STUDENT_TEMPERATURE)
-                losses.append(-(wanted / wanted.sum() * np.log(said / said.sum())).sum())
+                wanted = np.exp((teacher[large, case] - centre) / dino.TEACHER_TEMPERATURE)
+                got = np.exp(student[view, case] / dino.STUDENT_TEMPERATURE)
+                losses.append(-(wanted / wanted.sum() * np.log(got / got.sum())).sum())
     loss = distillation_loss(*map(torch.from_numpy, (student, teacher, centre)))
     assert loss.item() == pytest.approx(np.mean(losses))
 
 
-def test_neither_way_to_answer_always_alike_is_a_solution():
+def test_no_constant_output_is_a_solution():
     """All prototypes alike, or one for all: both cost more than to tell the scenes apart."""
     apart = torch.eye(4)[None].expand(2, -1, -1)  # each scene has its prototype
     flat, one = torch.zeros(2, 4, 4), torch.eye(4)[0].expand(2, 4, -1)
-    costs = [distillation_loss(answers, answers, answers.mean((0, 1))).item() for answers in (apart, flat, one)]
+    costs = [distillation_loss(outputs, outputs, outputs.mean((0, 1))).item() for outputs in (apart, flat, one)]
     assert costs[0] < 0.1 < np.log(2) < min(costs[1:])
 
 
-def test_teacher_follows_the_student_and_gets_no_gradient():
+def test_teacher_is_an_average_of_the_student_and_gets_no_gradient():
     torch.manual_seed(0)
     distillation = Distillation(build_vit())
     with torch.no_grad():
         for parameter in distillation.student.parameters():
             parameter.add_(0.01)
     before = {name: value.clone() for name, value in distillation.teacher.state_dict().items()}
-    distillation.follow(0.9)
+    distillation.update_teacher(0.9)
     for name, value in distillation.teacher.state_dict().items():
         torch.testing.assert_close(value, 0.9 * before[name] + 0.1 * distillation.student.state_dict()[name])
     distillation(torch.rand(2, 1, 3, 56, 56), torch.rand(1, 1, 3, 24, 24)).backward()
@@ -281,16 +339,16 @@ def test_crops_are_squares_of_the_stated_share():
 def test_colours_change_and_shapes_stay():
     rng = np.random.default_rng(0)
     crops = torch.rand(400, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.2
-    changed = recolour(crops, rng)
+    changed = jitter_colours(crops, rng)
     assert 0 <= changed.min() and changed.max() <= 1
     spread = changed.std(dim=1).amax(dim=(1, 2))  # between channels
     assert (spread < 1e-6).float().mean() == pytest.approx(0.2, abs=0.06)
     grey = crops[:, :1].expand(-1, 3, -1, -1)
-    assert recolour(grey, rng).std(dim=1).max() < 1e-6  # no colour comes from nowhere
-    brightness = recolour(torch.full((400, 3, 2, 2), 0.5), rng).mean((1, 2, 3)) / 0.5
+    assert jitter_colours(grey, rng).std(dim=1).max() < 1e-6  # no colour comes from nowhere
+    brightness = jitter_colours(torch.full((400, 3, 2, 2), 0.5), rng).mean((1, 2, 3)) / 0.5
     assert 0.6 <= brightness.min() < 0.65 and 1.35 < brightness.max() <= 1.4
-    seen = views(crops[:5], 3, (0.5, 1.0), 8, rng)
-    assert seen.shape == (3, 5, 3, 8, 8) and seen.min() >= -1 and seen.max() <= 1 and seen.min() < 0
+    some = views(crops[:5], 3, (0.5, 1.0), 8, rng)
+    assert some.shape == (3, 5, 3, 8, 8) and some.min() >= -1 and some.max() <= 1 and some.min() < 0
 
 
 def test_distillation_stopped_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
@@ -335,8 +393,31 @@ def test_recipe_gives_a_vit_that_transformers_loads(tmp_path):
     assert out.labels.shape == (512, 512) and out.attention.shape == (28, 28, 28, 28)
     assert pd.read_csv(target / "training.csv").columns[0] == "step"
     tried = pd.read_csv(target / "tuning.csv", index_col="threshold")
-    assert pipe.threshold in tried.index and len(tried) == 27
+    assert pipe.threshold in tried.index and tuple(tried.index) == THRESHOLDS
 
-    scores = sweep_dino(pipe, [0, 1], [pipe.threshold, 100.0])
+    cases = [(drawn.image, drawn.labels) for drawn in map(scene, (0, 1))]
+    scores = sweep_thresholds(pipe, cases, [pipe.threshold, 100.0], DINO_POINTS)
     assert scores.threshold.tolist() == [pipe.threshold, 100.0] * 2
     assert scores.segments[1::2].tolist() == [1, 1]
+
+
+def test_command_stops_after_the_minutes_and_goes_on(tmp_path, capsys):
+    """Two commands that have no time: the first one draws scenes, the second one draws on."""
+    command = ["blip", "--minutes", "0", "--longer", "0.01", "--device", "cpu"]
+    for done in (32, 64):
+        main([*command, "--runs", str(tmp_path / "runs"), "--models", str(tmp_path / "models")])
+        report = capsys.readouterr().out
+        assert f"not finished: images-160-160: {done} of 160 scenes" in report and "the same command goes on" in report
+    assert not (tmp_path / "models").exists()
+
+
+def test_command_tunes_and_validates(tmp_path, capsys):
+    """The verbs that train nothing, on one scene."""
+    shutil.copytree(data_dir() / "models", tmp_path, dirs_exist_ok=True)
+    for verb in ("tune", "validate"):
+        main([verb, "--models", str(tmp_path), "--scenes", "1"])
+    threshold = json.loads((tmp_path / "pocket-sd" / "diffseg.json").read_text())["threshold"]
+    tuned, *validated = capsys.readouterr().out.splitlines()
+    assert tuned == f"threshold {threshold}" and threshold in THRESHOLDS
+    assert [line.split()[0] for line in validated] == ["threshold", "accuracy", "miou", "segments"]
+    assert float(validated[0].split()[1]) == pytest.approx(threshold, abs=1e-4)

@@ -1,4 +1,4 @@
-"""How pocket-sd learns words: what is hidden, what is said, and what is trained."""
+"""How pocket-sd learns words: which channels are hidden, which prompts are given, and which weights are trained."""
 
 import copy
 
@@ -13,14 +13,14 @@ from diffseg.pocket.training.unet import Denoiser, build_scheduler, build_unet
 from diffseg.pocket.training.words import (
     centre_queries,
     choose_prompts,
-    clean_error,
-    even_weights,
+    class_balanced_weights,
+    clean_latent_error,
     hide_channels,
     list_nouns,
     mask_padding,
     optimizers_for_words,
-    remember,
     renew_cross_attention,
+    teacher_of,
     train_words,
 )
 
@@ -49,15 +49,15 @@ def tokens_of(tokenizer, prompts):
 
 def test_hidden_latents_are_projections_onto_one_or_two_directions():
     clean = torch.randn(400, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    seen = hide_channels(clean, np.random.default_rng(0))
-    ranks = torch.linalg.matrix_rank(seen.flatten(2), rtol=1e-4).tolist()
+    visible = hide_channels(clean, np.random.default_rng(0))
+    ranks = torch.linalg.matrix_rank(visible.flatten(2), rtol=1e-4).tolist()
     assert set(ranks) == {1, 2, 4}
     assert ranks.count(4) / 400 == pytest.approx(0.2, abs=0.06)
     assert ranks.count(1) / 400 == pytest.approx(0.4, abs=0.08)
-    # what is seen stands at right angles to what is hidden
-    torch.testing.assert_close((seen * (clean - seen)).sum((1, 2, 3)), torch.zeros(400), atol=1e-4, rtol=0)
+    # what is left is orthogonal to what is hidden
+    torch.testing.assert_close((visible * (clean - visible)).sum((1, 2, 3)), torch.zeros(400), atol=1e-4, rtol=0)
     whole = [index for index, rank in enumerate(ranks) if rank == 4]
-    assert torch.equal(seen[whole], clean[whole])
+    assert torch.equal(visible[whole], clean[whole])
 
 
 def test_lists_hold_the_nouns_of_a_caption_in_any_order():
@@ -67,7 +67,7 @@ def test_lists_hold_the_nouns_of_a_caption_in_any_order():
     assert len(lists) > 5
 
 
-def test_prompts_are_captions_lists_and_nothing():
+def test_prompts_are_captions_lists_or_empty():
     prompts = choose_prompts(["A dog on the grass"] * 3000, np.random.default_rng(0))
     shares = {prompt: prompts.count(prompt) / 3000 for prompt in set(prompts)}
     assert shares.keys() == {"A dog on the grass", "dog, grass", "grass, dog", ""}
@@ -114,21 +114,21 @@ def test_centred_queries_have_nothing_in_common(denoiser, tokenizer):
     assert len(means) == 16 and max(means) < 1e-4
 
 
-def test_habit_is_what_cross_attention_does_for_the_empty_prompt(denoiser, tokenizer):
+def test_distillation_loss_is_relative_to_the_cross_attention_of_the_empty_prompt(denoiser, tokenizer):
     given = torch.randn(2, 4, 8, 8), torch.tensor([300, 500]), tokens_of(tokenizer, [""])
-    habit = remember(denoiser, tokenizer)
-    assert habit.error(denoiser, *given).item() == pytest.approx(0, abs=1e-6)
+    teacher = teacher_of(denoiser, tokenizer)
+    assert teacher.distillation_loss(denoiser, *given).item() == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         for name, module in denoiser.unet.named_modules():
             if name.endswith("attn2"):
                 module.to_out[0].weight.mul_(0.5)
                 module.to_out[0].bias.mul_(0.5)
-    assert habit.error(denoiser, *given).item() == pytest.approx(0.25, rel=1e-3)
+    assert teacher.distillation_loss(denoiser, *given).item() == pytest.approx(0.25, rel=1e-3)
     renew_cross_attention(denoiser.unet)
-    error = habit.error(denoiser, *given)
-    assert error.item() == pytest.approx(1)
-    error.backward()
-    assert all(parameter.grad is None for parameter in habit.unet.parameters())
+    loss = teacher.distillation_loss(denoiser, *given)
+    assert loss.item() == pytest.approx(1)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in teacher.unet.parameters())
 
 
 def test_true_noise_has_no_error_and_others_follow_the_formula():
@@ -137,17 +137,19 @@ def test_true_noise_has_no_error_and_others_follow_the_formula():
     clean, noise, guess = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
     steps = torch.tensor([250, 800])
     noisy = scheduler.add_noise(clean, noise, steps)
-    none = clean_error(scheduler, clean, noisy, steps, noise)
+    none = clean_latent_error(scheduler, clean, noisy, steps, noise)
     torch.testing.assert_close(none, torch.zeros(2, 3, 3), atol=1e-6, rtol=0)
     kept = scheduler.alphas_cumprod[steps][:, None, None]
     expected = (1 - kept) / kept * (noise - guess).square().mean(dim=1)
-    torch.testing.assert_close(clean_error(scheduler, clean, noisy, steps, guess), expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        clean_latent_error(scheduler, clean, noisy, steps, guess), expected, rtol=1e-3, atol=1e-5
+    )
 
 
-def test_all_classes_of_a_scene_count_the_same():
+def test_all_classes_of_a_scene_have_the_same_weight():
     drawn = [scene(seed, 64) for seed in range(20)]
     labels = np.stack([one.labels for one in drawn])
-    weights = even_weights(torch.from_numpy(labels)).numpy()
+    weights = class_balanced_weights(torch.from_numpy(labels)).numpy()
     np.testing.assert_allclose(weights.mean(axis=(1, 2)), 1, rtol=1e-5)
     for truth, weight in zip(labels, weights):
         sums = [weight[truth == index].sum() for index in np.unique(truth)]
@@ -159,8 +161,8 @@ def test_only_words_are_trained(denoiser, tokenizer, tmp_path):
     values = np.random.default_rng(0).standard_normal((4, 4, 8, 8)).astype(np.float16)
     labels = np.random.default_rng(0).integers(0, 27, (4, 8, 8), dtype=np.uint8)
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    habit, latents = remember(denoiser, tokenizer), Latents(values, labels, CAPTIONS[:4])
-    after = train_words(denoiser, tokenizer, habit, latents, tmp_path, steps=3, batch=2).state_dict()
+    teacher, latents = teacher_of(denoiser, tokenizer), Latents(values, labels, CAPTIONS[:4])
+    after = train_words(denoiser, tokenizer, teacher, latents, tmp_path, steps=3, batch=2).state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     for name in before:
         if "attn2" in name or name.endswith("norm2.bias") and "transformer_blocks" in name:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from diffseg import DiffSegPipeline, pocket
 from diffseg.figures import plots
 from diffseg.models.paths import data_dir
-from diffseg.pocket.training.tune import best_threshold
+from diffseg.sweeps import best_threshold
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SEEDS = range(pocket.VALIDATION_SEED + 1, pocket.VALIDATION_SEED + 6)  # in a row, not chosen

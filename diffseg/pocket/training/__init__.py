@@ -1,1 +1,1 @@
-"""The recipes of the models in the box: `python -m diffseg.pocket.training all`."""
+"""Training the embedded models: `python -m diffseg.pocket.training all`. The recipes are in `recipes`."""

@@ -1,332 +1,101 @@
 """Train the embedded models again: `python -m diffseg.pocket.training all`.
 
 Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about five hours
-on two CPU cores; `--longer 4` trains four times as long. `more` goes on from the weights that are there.
+on two CPU cores; `--longer 4` trains four times as long, `--minutes 30` stops by itself after half an hour. `more` goes
+on from the weights that are there.
 """
 
 import argparse
-import json
+import math
 import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import torch
-from transformers import CLIPTokenizer
 
-from ...dino import DinoSegPipeline
-from ...metrics import SegmentationScore
-from ...models.captioner import Captioner
 from ...models.paths import data_dir
-from ...pipeline import SETTINGS_FILE, DiffSegPipeline
-from ...progress import progress
-from ..catalogue import class_of
-from ..scenes import TUNING_SEED, VALIDATION_SEED, scene
-from .blip import SIDE, build_processor, caption_rates, train_blip
-from .dino import Distillation, build_vit, sweep_dino, train_dino
-from .dino import build_processor as build_dino_processor
-from .latents import encode_scenes
-from .pictures import draw_scenes
-from .text import build_text_encoder, build_tokenizer
-from .tune import best_threshold, sweep
-from .unet import Denoiser, build_scheduler, build_unet, train_unet
-from .vae import train_vae
-from .words import remember, train_words
+from .loop import OutOfTime
+from .recipes import (
+    Recipe,
+    improve_pocket_sd,
+    teach_pocket_sd,
+    train_pocket_blip,
+    train_pocket_dino,
+    train_pocket_sd,
+)
+from .validation import tune, validate, validate_captions, validate_dino, validate_words
+
+_EVERYTHING = ("all", "restart")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stretch of a training, at one size of picture."""
-
-    size: int  # pixels: of the scene, whose latents' side is an eighth of it, or of pocket-dino's large crops
-    scenes: int
-    steps: int
-    batch: int
-    speed: float = 1.0  # factor on the learning rates
-
-    def longer(self, factor: float) -> "Stage":
-        """More steps, on correspondingly more scenes."""
-        return replace(self, scenes=round(self.scenes * factor), steps=round(self.steps * factor))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Lengths of all stages. UNet and ViT start on small pictures, which are quick, and end on those of their use."""
-
-    vae_steps: int = 340
-    vae_batch: int = 16
-    unet: tuple[Stage, ...] = (
-        Stage(256, 8000, 3500, 8),
-        Stage(384, 4000, 2000, 4, 0.7),
-        Stage(512, 3000, 2500, 4, 0.5),
-    )
-    words: Stage = Stage(256, 10000, 9500, 8)
-    blip_scenes: int = 16000
-    blip_steps: int = 2500
-    blip_batch: int = 32
-    dino: tuple[Stage, ...] = (Stage(112, 3000, 600, 16, 2.5), Stage(224, 600, 20, 8))
-    tuning_scenes: int = 40
-    captions: int = 2000  # from which the tokenizer learns
-    workers: int = 2
-
-    def longer(self, factor: float) -> "Recipe":
-        """The same recipe with more steps, on correspondingly more scenes."""
-        return replace(
-            self,
-            vae_steps=round(self.vae_steps * factor),
-            blip_scenes=round(self.blip_scenes * factor),
-            blip_steps=round(self.blip_steps * factor),
-            unet=tuple(stage.longer(factor) for stage in self.unet),
-            words=self.words.longer(factor),
-            dino=tuple(stage.longer(factor) for stage in self.dino),
-        )
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; None: that of the process."""
+    started = time.monotonic()
+    given = _parser().parse_args(arguments)
+    recipe = replace(Recipe().longer(given.longer), deadline=started + 60 * given.minutes)
+    if given.what == "restart":
+        shutil.rmtree(given.runs, ignore_errors=True)
+    try:
+        _train(given, recipe)
+    except OutOfTime as reached:
+        again = "`all` instead of `restart` goes on" if given.what == "restart" else "the same command goes on"
+        print(f"not finished: {reached}; {again}")
+    else:
+        _validate(given)
 
 
-def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train all parts of pocket-sd and save them as one diffusers folder.
-
-    Args:
-        recipe: lengths of the stages.
-        runs: for checkpoints, latents and logs.
-        target: the model's folder; receives the weights, `diffseg.json` with the threshold, `tuning.csv`
-            and `training.csv`.
-        device: where to train.
-    """
-    vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device)
-    tokenizer = _learn_tokenizer(recipe)
-    torch.manual_seed(0)
-    pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
-    _train_unet_in_stages(pipe, recipe.unet, recipe.workers, runs, device)
-    _teach_words(pipe, recipe, runs, device)
-    _save(pipe, pd.concat([_log(runs, "vae"), *_unet_logs(runs, recipe.unet), _log(runs, "words")]), target)
-    tune(target, recipe.tuning_scenes)
-
-
-def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train the UNet and text encoder of an existing model on, in all stages but the first, and save it in its place.
-
-    Args:
-        recipe: as for training from nothing.
-        runs: for checkpoints, latents and logs: the same folder to go on after a stop, a new one for another round.
-        target: the model's folder, read and written.
-        device: where to train.
-    """
-    pipe, stages = DiffSegPipeline.from_pretrained(target), recipe.unet[1:]
-    _train_unet_in_stages(pipe, stages, recipe.workers, runs / "more", device)
-    _teach_words(pipe, recipe, runs / "more", device)
-    logs = [pd.read_csv(target / "training.csv"), *_unet_logs(runs / "more", stages), _log(runs / "more", "words")]
-    _save(pipe, pd.concat(logs), target)
-    tune(target, recipe.tuning_scenes)
-
-
-def teach_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train the words of an existing model from nothing, and save it in its place.
-
-    Args:
-        recipe: `words`, `captions`, `tuning_scenes` and `workers` are used.
-        runs, target, device: as in `improve_pocket_sd`.
-    """
-    pipe = DiffSegPipeline.from_pretrained(target)
-    _teach_words(pipe, recipe, runs, device)
-    before = pd.read_csv(target / "training.csv").query("stage != 'words'")
-    _save(pipe, pd.concat([before, _log(runs, "words")]), target)
-    tune(target, recipe.tuning_scenes)
-
-
-def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train the captioner and save it as a transformers folder with its processor, in half precision.
-
-    Args:
-        recipe: `blip_*`, `captions` and `workers` are used.
-        runs: for checkpoint, pictures and log.
-        target: the model's folder; receives `training.csv` too.
-        device: where to train.
-    """
-    pictures = draw_scenes(recipe.blip_scenes, SIDE, runs / "pictures", recipe.workers)
-    processor = build_processor(pictures.captions[: recipe.captions])
-    blip = train_blip(pictures, processor, runs / "blip", recipe.blip_steps, recipe.blip_batch, device)
-    blip.to("cpu").half().save_pretrained(target)
-    processor.save_pretrained(target)
-    _log(runs, "blip").to_csv(target / "training.csv", index=False)
-
-
-def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train the ViT of DinoSeg and save it as a transformers folder with its processor, in half precision.
-
-    Args:
-        recipe: `dino`, `tuning_scenes` and `workers` are used.
-        runs: for checkpoints, pictures and logs.
-        target: the model's folder; receives `diffseg.json` with the threshold, `tuning.csv` and `training.csv` too.
-        device: where to train.
-    """
-    torch.manual_seed(0)
-    distillation = Distillation(build_vit())
-    for stage in recipe.dino:
-        # Twice as large as the crops: a crop of a part is then seldom blown up.
-        pictures = draw_scenes(stage.scenes, 2 * stage.size, runs / "pictures", recipe.workers)
-        folder = runs / f"dino-{stage.size}"
-        distillation = train_dino(
-            distillation, pictures, folder, stage.size, stage.steps, stage.batch, stage.speed, device
-        )
-    vit = distillation.teacher.vit.to("cpu").half()
-    DinoSegPipeline(vit, build_dino_processor()).save_pretrained(target)
-    logs = pd.concat([_log(runs, f"dino-{stage.size}") for stage in recipe.dino])
-    logs.to_csv(target / "training.csv", index=False)
-    tune_dino(target, recipe.tuning_scenes)
-
-
-def _train_unet_in_stages(
-    pipe: DiffSegPipeline, stages: Sequence[Stage], workers: int, runs: Path, device: str
-) -> None:
-    """Train the pipeline's UNet and text encoder, in place, on one size of scene after the other."""
-    for stage in stages:
-        latents = encode_scenes(pipe.vae, stage.scenes, stage.size, runs / "latents", workers)
-        denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
-        denoiser = train_unet(
-            denoiser, pipe.tokenizer, latents, runs / f"unet-{stage.size}", stage.steps, stage.batch, stage.speed,
-            device, seed=stage.size,
-        )  # fmt: skip
-        pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
-
-
-def _teach_words(pipe: DiffSegPipeline, recipe: Recipe, runs: Path, device: str) -> None:
-    """Give the pipeline a new tokenizer, text encoder and cross-attention, and train them."""
-    stage, tokenizer = recipe.words, _learn_tokenizer(recipe)
-    latents = encode_scenes(pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, painted=True)
-    habit = remember(Denoiser(pipe.unet, pipe.text_encoder), pipe.tokenizer)
-    torch.manual_seed(stage.size)
-    denoiser = Denoiser(pipe.unet, build_text_encoder(tokenizer))
-    denoiser = train_words(denoiser, tokenizer, habit, latents, runs / "words", stage.steps, stage.batch, device)
-    pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder, tokenizer=tokenizer)
-
-
-def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
-    return build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
-
-
-def _unet_logs(runs: Path, stages: Sequence[Stage]) -> list[pd.DataFrame]:
-    return [_log(runs, f"unet-{stage.size}") for stage in stages]
-
-
-def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:
-    # Half the size on disk. transformers, unlike diffusers, would also load half precision as such: text stays.
-    pipe.to("cpu")
-    pipe.unet.half()
-    pipe.vae.half()
-    pipe.save_pretrained(target)
-    _as_stable_diffusion(target)
-    logs.to_csv(target / "training.csv", index=False)
-
-
-def _as_stable_diffusion(target: Path) -> None:
-    """Let the folder say that it is a StableDiffusionPipeline, so that diffusers alone can load it."""
-    for file in (target / "model_index.json", *target.glob("*/config.json")):
-        settings = json.loads(file.read_text())
-        settings.pop("_name_or_path", None)  # where an earlier version was loaded from
-        if file.parent == target:
-            settings["_class_name"] = "StableDiffusionPipeline"
-            settings |= {name: [None, None] for name in ("safety_checker", "feature_extractor")}
-            settings["requires_safety_checker"] = False
-        file.write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def _log(runs: Path, stage: str) -> pd.DataFrame:
-    return pd.read_csv(runs / stage / "log.csv").assign(stage=stage)
-
-
-def tune(target: Path, scenes: int) -> float:
-    """Choose the threshold on tuning seeds and write it into the model's folder."""
-    return _keep_best(sweep(DiffSegPipeline.from_pretrained(target), range(TUNING_SEED, TUNING_SEED + scenes)), target)
-
-
-def tune_dino(target: Path, scenes: int) -> float:
-    """The same for pocket-dino."""
-    return _keep_best(
-        sweep_dino(DinoSegPipeline.from_pretrained(target), range(TUNING_SEED, TUNING_SEED + scenes)), target
-    )
-
-
-def _keep_best(scores: pd.DataFrame, target: Path) -> float:
-    """Write the best threshold, and the mean scores of all, into a model's folder."""
-    scores.groupby("threshold")[["accuracy", "miou", "segments"]].mean().round(4).to_csv(target / "tuning.csv")
-    threshold = best_threshold(scores)
-    (target / SETTINGS_FILE).write_text(json.dumps({"threshold": threshold}, indent=2) + "\n")
-    return threshold
-
-
-def validate(target: Path, scenes: int) -> pd.Series:
-    """Mean per-image accuracy and mIoU on the first validation scenes, with the pipeline's defaults."""
-    pipe = DiffSegPipeline.from_pretrained(target)
-    scores = sweep(pipe, range(VALIDATION_SEED, VALIDATION_SEED + scenes), [pipe.threshold])
-    return scores[["threshold", "accuracy", "miou", "segments"]].mean()
-
-
-def validate_dino(target: Path, scenes: int) -> pd.Series:
-    """`validate` for pocket-dino."""
-    pipe = DinoSegPipeline.from_pretrained(target)
-    scores = sweep_dino(pipe, range(VALIDATION_SEED, VALIDATION_SEED + scenes), [pipe.threshold])
-    return scores[["threshold", "accuracy", "miou", "segments"]].mean()
-
-
-def validate_captions(target: Path, scenes: int) -> pd.Series:
-    """On the first validation scenes: how many of the visible things are named, how many of the named are not there."""
-    seeds = range(VALIDATION_SEED, VALIDATION_SEED + scenes)
-    sums = caption_rates(Captioner.from_pretrained(target), seeds).sum(numeric_only=True)
-    return pd.Series({"named": sums.named / sums.visible, "absent": sums.absent / (sums.named + sums.absent)})
-
-
-def validate_words(target: Path, scenes: int) -> pd.Series:
-    """On the first validation scenes: scores of named masks, with the true nouns and with the captioner's own."""
-    pipe = DiffSegPipeline.from_pretrained(target)
-    pipe.captioner = Captioner.from_pretrained(target.parent / "pocket-blip")
-    scores = {"true nouns": SegmentationScore(), "own caption": SegmentationScore()}
-    for seed in progress(range(VALIDATION_SEED, VALIDATION_SEED + scenes), "naming masks"):
-        drawn = scene(seed)
-        for score, words in zip(scores.values(), (drawn.nouns, "caption"), strict=True):
-            out = pipe(drawn.image, words=words)
-            score.update_named(out.labels, drawn.labels, [class_of(word) for word in out.words])
-    results = {name: score.compute() for name, score in scores.items()}
-    return pd.Series(
-        {f"{name}, {kind}": getattr(result, kind) for name, result in results.items() for kind in ("accuracy", "miou")}
-    )
-
-
-def main() -> None:
-    """The command line."""
+def _parser() -> argparse.ArgumentParser:
     models = data_dir() / "models"
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.training", description=__doc__)
     parser.add_argument("what", choices=["all", "restart", "more", "words", "name", "tune", "validate", "blip", "dino"])
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        metavar="M",
+        help="stop after about this time; give it again to go on",
+    )
     parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
-    recipe = Recipe().longer(given.longer)
-    painter, speaker, viewer = (given.models / f"pocket-{name}" for name in ("sd", "blip", "dino"))
-    if given.what == "restart":
-        shutil.rmtree(given.runs, ignore_errors=True)
-    if given.what in ("all", "restart"):
-        train_pocket_sd(recipe, given.runs, painter, given.device)
+    return parser
+
+
+def _train(given: argparse.Namespace, recipe: Recipe) -> None:
+    text_to_image, captioner, vit = _folders(given.models)
+    if given.what in _EVERYTHING:
+        train_pocket_sd(recipe, given.runs, text_to_image, given.device)
     if given.what == "more":
-        improve_pocket_sd(recipe, given.runs, painter, given.device)
+        improve_pocket_sd(recipe, given.runs, text_to_image, given.device)
     if given.what == "words":
-        teach_pocket_sd(recipe, given.runs, painter, given.device)
+        teach_pocket_sd(recipe, given.runs, text_to_image, given.device)
     if given.what == "tune":
-        print("threshold", tune(painter, given.scenes))
-    if given.what in ("all", "restart", "blip"):
-        train_pocket_blip(recipe, given.runs, speaker, given.device)
-    if given.what in ("all", "restart", "dino"):
-        train_pocket_dino(recipe, given.runs, viewer, given.device)
-    if given.what in ("all", "restart", "more", "words", "validate"):
-        print(validate(painter, given.scenes).round(4).to_string())
-    if given.what in ("all", "restart", "words", "name"):
-        print(validate_words(painter, given.scenes).round(4).to_string())
-    if given.what in ("all", "restart", "blip"):
-        print(validate_captions(speaker, given.scenes).round(4).to_string())
-    if given.what in ("all", "restart", "dino"):
-        print(validate_dino(viewer, given.scenes).round(4).to_string())
+        print("threshold", tune(text_to_image, given.scenes))
+    if given.what in (*_EVERYTHING, "blip"):
+        train_pocket_blip(recipe, given.runs, captioner, given.device)
+    if given.what in (*_EVERYTHING, "dino"):
+        train_pocket_dino(recipe, given.runs, vit, given.device)
+
+
+def _validate(given: argparse.Namespace) -> None:
+    text_to_image, captioner, vit = _folders(given.models)
+    if given.what in (*_EVERYTHING, "more", "words", "validate"):
+        print(validate(text_to_image, given.scenes).round(4).to_string())
+    if given.what in (*_EVERYTHING, "words", "name"):
+        print(validate_words(text_to_image, given.scenes).round(4).to_string())
+    if given.what in (*_EVERYTHING, "blip"):
+        print(validate_captions(captioner, given.scenes).round(4).to_string())
+    if given.what in (*_EVERYTHING, "dino"):
+        print(validate_dino(vit, given.scenes).round(4).to_string())
+
+
+def _folders(models: Path) -> tuple[Path, Path, Path]:
+    """Of the text-to-image model, the captioner and the vision transformer."""
+    return models / "pocket-sd", models / "pocket-blip", models / "pocket-dino"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""pocket-blip: a small BLIP that says what can be seen in a scene, and its training."""
+"""pocket-blip: a small BLIP that writes captions of scenes, and its training."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import Lowercase
@@ -25,10 +24,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from ...progress import progress
-from ...semantics import find_nouns
-from ..catalogue import CLASSES, THING_BY_NAME
-from ..scenes import scene
+from ..catalogue import CLASSES
 from .loop import Plan, muon_and_adamw, train
 from .pictures import Pictures
 
@@ -74,8 +70,8 @@ def build(tokenizer: BertTokenizer) -> BlipForConditionalGeneration:
     )
 
 
-class _Reader(nn.Module):
-    """The captioner, and a head for the class of each patch: a quick way to learn to see, dropped after training."""
+class _CaptionerWithPatchHead(nn.Module):
+    """The captioner, and a head for the class of each patch: the vision model learns faster with it; dropped later."""
 
     def __init__(self, blip: BlipForConditionalGeneration) -> None:
         super().__init__()
@@ -89,12 +85,12 @@ class _Reader(nn.Module):
         classes: Int[Tensor, "n patches"],
     ) -> Tensor:
         """Loss of the caption, given the picture, plus that of the patches' classes."""
-        seen = self.blip.vision_model(pixels).last_hidden_state  # [n, 1 + patches, width]
+        features = self.blip.vision_model(pixels).last_hidden_state  # [n, 1 + patches, width]
         targets = tokens.masked_fill(mask == 0, -100)
-        said = self.blip.text_decoder(
-            input_ids=tokens, attention_mask=mask, encoder_hidden_states=seen, labels=targets, reduction="mean"
+        caption_loss = self.blip.text_decoder(
+            input_ids=tokens, attention_mask=mask, encoder_hidden_states=features, labels=targets, reduction="mean"
         ).loss
-        return said + F.cross_entropy(self.classify(seen[:, 1:]).flatten(0, 1), classes.flatten())
+        return caption_loss + F.cross_entropy(self.classify(features[:, 1:]).flatten(0, 1), classes.flatten())
 
 
 def patch_classes(labels: np.ndarray, patch: int = PATCH) -> Int[Tensor, "n patches"]:
@@ -104,7 +100,13 @@ def patch_classes(labels: np.ndarray, patch: int = PATCH) -> Int[Tensor, "n patc
 
 
 def train_blip(
-    pictures: Pictures, processor: BlipProcessor, folder: Path, steps: int, batch: int = 32, device: str = "cpu"
+    pictures: Pictures,
+    processor: BlipProcessor,
+    folder: Path,
+    steps: int,
+    batch: int = 32,
+    device: str = "cpu",
+    deadline: float = math.inf,
 ) -> BlipForConditionalGeneration:
     """Train the captioner, or go on where it was stopped.
 
@@ -115,37 +117,26 @@ def train_blip(
         steps: optimiser steps.
         batch: scenes per step.
         device: where to train.
+        deadline: see `Plan`.
+
+    Raises:
+        OutOfTime: see `train`.
     """
     torch.manual_seed(0)
-    reader = _Reader(build(processor.tokenizer)).to(device)
+    model = _CaptionerWithPatchHead(build(processor.tokenizer)).to(device)
     mean, std = (np.array(getattr(processor.image_processor, name)) for name in ("image_mean", "image_std"))
 
-    def loss(model: _Reader, rng: np.random.Generator, step: int) -> Tensor:
+    def loss(model: _CaptionerWithPatchHead, rng: np.random.Generator, step: int) -> Tensor:
         images, labels, captions = pictures.sample(rng, batch)
-        if rng.random() < 0.5:  # no caption speaks of left and right
+        if rng.random() < 0.5:  # captions do not mention left and right
             images, labels = images[:, :, ::-1], labels[:, :, ::-1]
         pixels = torch.from_numpy(((images / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
-        said = processor.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
-        tokens = said.input_ids.clone()
+        encoded = processor.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+        tokens = encoded.input_ids.clone()
         tokens[:, 0] = processor.tokenizer.bos_token_id
-        given = (pixels, tokens, said.attention_mask, patch_classes(labels))
+        inputs = (pixels, tokens, encoded.attention_mask, patch_classes(labels))
         with torch.autocast(device, torch.bfloat16):
-            return model(*(tensor.to(device) for tensor in given)).float()
+            return model(*(tensor.to(device) for tensor in inputs)).float()
 
-    return train(reader, muon_and_adamw(reader, 0.01, 1e-3), loss, Plan(steps, ema=0.998), folder).blip
-
-
-def caption_rates(captioner: Callable[[Image.Image], str], seeds: Iterable[int]) -> pd.DataFrame:
-    """What the captions of scenes name and miss, things only.
-
-    Returns:
-        One row per scene: seed, caption, visible, named (of the visible ones), absent (named, but not there).
-    """
-    rows = []
-    for seed in progress(list(seeds), "captioning"):
-        drawn = scene(seed)
-        caption = captioner(drawn.image)
-        said = {noun.word for noun in find_nouns(caption)} & THING_BY_NAME.keys()
-        visible = set(drawn.nouns) & THING_BY_NAME.keys()
-        rows.append((seed, caption, len(visible), len(said & visible), len(said - visible)))
-    return pd.DataFrame(rows, columns=["seed", "caption", "visible", "named", "absent"])
+    plan = Plan(steps, ema=0.998, deadline=deadline)
+    return train(model, muon_and_adamw(model, 0.01, 1e-3), loss, plan, folder).blip

@@ -1,72 +1,65 @@
 """pocket-dino: a small vision transformer that learns from scenes without labels, as DINO does, and its training.
 
-A student sees many crops of a scene, large and small; a teacher, the average of the student's past selves, sees the
-large ones only. The student has to say of each crop what the teacher says of another one (Caron et al. 2021,
-"Emerging Properties in Self-Supervised Vision Transformers").
+The inputs of the student are many crops of a scene, large (global) and small (local) ones; those of the teacher, whose
+weights are the moving average of the student's, are the global ones only. The student's output for each crop has to be
+the teacher's for another one (Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers").
 """
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import ViTConfig, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from ...dino import DinoSegPipeline
-from ...metrics import compare
-from ..scenes import scene
-from .loop import Plan, muon_and_adamw, train
+from .loop import Plan, average, muon_and_adamw, train
 from .pictures import Pictures
-from .tune import THRESHOLDS
 
 SIDE, PATCH, WIDTH, LAYERS, HEADS = 224, 8, 192, 6, 4
 
-#: What students and teachers answer: how much a crop looks like each of so many prototypes.
+#: Dimensions of the output: the similarity of a crop to each of so many learned prototypes.
 PROTOTYPES = 1024
 HIDDEN, BOTTLENECK = 512, 128  # widths between the class token and the prototypes
 
-#: A low temperature of the teacher makes its answers decided ("sharpening"): all prototypes alike is no solution.
+#: A low temperature makes the teacher's distributions peaked ("sharpening"): uniform ones are then no solution.
 #: Half of DINO's 0.04, with which a short training drifts towards just that.
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.02
 
-#: Decay, per step, of the teacher's mean answer. It is taken off ("centring"): one prototype for all is no solution.
+#: Decay, per step, of the teacher's mean output. It is subtracted ("centring"): one prototype for all is no solution.
 CENTRE_DECAY = 0.9
 
 #: Decay of the teacher at the first step; it rises to 1. DINO's own 0.996 is meant for far more steps.
 TEACHER_DECAY = 0.99
 
 #: Crops of a scene: how many, and which share of its area they cover.
-WIDE, NARROW = 2, 4
-WIDE_SHARE, NARROW_SHARE = (0.4, 1.0), (0.05, 0.4)
+GLOBAL_CROPS, LOCAL_CROPS = 2, 4
+GLOBAL_SCALE, LOCAL_SCALE = (0.4, 1.0), (0.05, 0.4)
 
-#: Side of the small crops, as a fraction of that of the large ones: DINO's 96 of 224 pixels.
-NARROW_SIDE = (3, 7)
+#: Side of the local crops, as a fraction of that of the global ones: DINO's 96 of 224 pixels.
+LOCAL_SIDE = (3, 7)
 
-#: How far brightness, contrast and saturation are turned up or down, and how many crops lose their colour: what a
-#: thing is must not hang on its colour.
+#: How far brightness, contrast and saturation are turned up or down, and how many crops become grey: the class of a
+#: thing does not depend on its colour.
 JITTER, GREY = 0.4, 0.2
 
 #: Amplitude of the position embeddings at the start.
-PLACE = 0.3
+POSITION_AMPLITUDE = 0.3
 
 
 def build_vit() -> ViTModel:
     """DINO's architecture with few layers and random weights, 2.9 M parameters.
 
     Weights start with the variance that keeps that of the activations, not with the usual 0.02, which is meant for
-    wider models, and queries and keys twice as large: attention then prefers some places over others from the start,
-    and has something to be learned from. Positions start as sine waves, so that near patches are alike, and the table
-    can be shrunk for smaller crops.
+    wider models, and queries and keys twice as large: attention then prefers some positions over others from the
+    start, which gives a gradient. Position embeddings start as sine waves, so that near patches are alike, and the
+    table can be shrunk for smaller crops.
     """
     vit = ViTModel(
         ViTConfig(
@@ -85,7 +78,7 @@ def build_vit() -> ViTModel:
         for name, parameter in vit.named_parameters():
             if "q_proj" in name or "k_proj" in name:
                 parameter.mul_(2)
-        vit.embeddings.position_embeddings[0, 1:] = PLACE * get_2d_sincos_pos_embed(WIDTH, SIDE // PATCH)
+        vit.embeddings.position_embeddings[0, 1:] = POSITION_AMPLITUDE * get_2d_sincos_pos_embed(WIDTH, SIDE // PATCH)
     return vit
 
 
@@ -94,7 +87,7 @@ def build_processor() -> ViTImageProcessorPil:
     return ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})
 
 
-class Answerer(nn.Module):
+class ProjectionNetwork(nn.Module):
     """The transformer, and a head that compares its class token with the prototypes; the head is dropped later."""
 
     def __init__(self, vit: ViTModel) -> None:
@@ -108,52 +101,53 @@ class Answerer(nn.Module):
     def forward(self, pixels: Float[Tensor, "n 3 side side"]) -> Float[Tensor, "n prototypes"]:
         """Cosines between crops and prototypes, float32: they will be divided by low temperatures."""
         with torch.autocast(pixels.device.type, torch.bfloat16):
-            seen = self.vit(pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0].float()  # [n, width]
-        return F.linear(F.normalize(self.head(seen), dim=-1), F.normalize(self.prototypes.weight, dim=-1))
+            tokens = self.vit(pixels, interpolate_pos_encoding=True).last_hidden_state  # [n, 1 + patches, width]
+        projected = self.head(tokens[:, 0].float())  # [n, bottleneck]
+        return F.linear(F.normalize(projected, dim=-1), F.normalize(self.prototypes.weight, dim=-1))
 
 
 class Distillation(nn.Module):
-    """A student, its teacher, and the mean of the teacher's answers."""
+    """A student, its teacher, and the mean of the teacher's outputs."""
 
     def __init__(self, vit: ViTModel) -> None:
         super().__init__()
-        self.student = Answerer(vit)
+        self.student = ProjectionNetwork(vit)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.centre = nn.Parameter(torch.zeros(PROTOTYPES), requires_grad=False)
 
-    def follow(self, decay: float) -> None:
-        """Move the teacher towards the student."""
-        get_ema_multi_avg_fn(decay)(list(self.teacher.parameters()), list(self.student.parameters()), None)
+    def update_teacher(self, decay: float) -> None:
+        """Move the teacher's weights towards the student's."""
+        average(self.teacher, self.student, decay)
 
     def forward(
-        self, wide: Float[Tensor, "wide n 3 side side"], narrow: Float[Tensor, "narrow n 3 small small"]
+        self, large: Float[Tensor, "large n 3 side side"], small: Float[Tensor, "small n 3 smaller smaller"]
     ) -> Float[Tensor, ""]:
-        """The loss; moves the centre."""
-        count = wide.shape[1]
+        """The loss of global and local crops; updates the centre."""
+        count = large.shape[1]
         with torch.no_grad():
-            taught = self.teacher(wide.flatten(0, 1))  # [wide * n, prototypes]
-        said = torch.cat([self.student(crops.flatten(0, 1)) for crops in (wide, narrow)])
-        loss = distillation_loss(said.unflatten(0, (-1, count)), taught.unflatten(0, (-1, count)), self.centre)
+            teacher = self.teacher(large.flatten(0, 1))  # [large * n, prototypes]
+        student = torch.cat([self.student(crops.flatten(0, 1)) for crops in (large, small)])
+        loss = distillation_loss(student.unflatten(0, (-1, count)), teacher.unflatten(0, (-1, count)), self.centre)
         with torch.no_grad():
-            self.centre.lerp_(taught.mean(dim=0), 1 - CENTRE_DECAY)
+            self.centre.lerp_(teacher.mean(dim=0), 1 - CENTRE_DECAY)
         return loss
 
 
 def distillation_loss(
     student: Float[Tensor, "views n prototypes"],
-    teacher: Float[Tensor, "wide n prototypes"],
+    teacher: Float[Tensor, "large n prototypes"],
     centre: Float[Tensor, " prototypes"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the student's answers with the teacher's, over all pairs of different crops of a scene.
+    """Cross-entropy of the student's distributions with the teacher's, over all pairs of different crops of a scene.
 
     Args:
-        student: answers to all crops, the wide ones first.
-        teacher: answers to the wide ones.
-        centre: the teacher's mean answer.
+        student: outputs for all crops, the global ones first.
+        teacher: outputs for the global ones.
+        centre: the teacher's mean output.
     """
     targets = ((teacher - centre) / TEACHER_TEMPERATURE).softmax(dim=-1)
     logs = (student / STUDENT_TEMPERATURE).log_softmax(dim=-1)
-    losses = -torch.einsum("tnk,snk->ts", targets, logs) / student.shape[1]  # [wide, views]
+    losses = -torch.einsum("tnk,snk->ts", targets, logs) / student.shape[1]  # [large, views]
     different = ~torch.eye(*losses.shape, dtype=torch.bool, device=losses.device)
     return losses[different].mean()
 
@@ -175,7 +169,7 @@ def random_crop(
     return resized.flip(-1) if rng.random() < 0.5 else resized
 
 
-def recolour(crops: Float[Tensor, "n 3 h w"], rng: np.random.Generator) -> Float[Tensor, "n 3 h w"]:
+def jitter_colours(crops: Float[Tensor, "n 3 h w"], rng: np.random.Generator) -> Float[Tensor, "n 3 h w"]:
     """Change brightness, contrast and saturation of crops from 0 to 1; some become grey."""
     factors = rng.uniform(1 - JITTER, 1 + JITTER, (3, len(crops)))
     factors[2, rng.random(len(crops)) < GREY] = 0
@@ -196,7 +190,7 @@ def views(
 ) -> Float[Tensor, "{number} n 3 {size} {size}"]:
     """Some recoloured crops of each picture, from -1 to 1."""
     crops = torch.stack([random_crop(picture, share, size, rng) for _ in range(number) for picture in pictures])
-    return (2 * recolour(crops, rng) - 1).unflatten(0, (number, len(pictures)))
+    return (2 * jitter_colours(crops, rng) - 1).unflatten(0, (number, len(pictures)))
 
 
 def train_dino(
@@ -206,8 +200,9 @@ def train_dino(
     size: int,
     steps: int,
     batch: int,
-    speed: float = 1.0,
+    lr_scale: float = 1.0,
     device: str = "cpu",
+    deadline: float = math.inf,
 ) -> Distillation:
     """Train the student and its teacher, or go on where it was stopped.
 
@@ -215,39 +210,31 @@ def train_dino(
         distillation: changed in place.
         pictures: training scenes, larger than `size`.
         folder: for checkpoint and log.
-        size: side of the large crops, pixels.
+        size: side of the global crops, pixels.
         steps: optimiser steps.
         batch: scenes per step.
-        speed: factor on the learning rates.
+        lr_scale: factor on the learning rates.
         device: where to train.
+        deadline: see `Plan`.
 
     Raises:
+        OutOfTime: see `train`.
         ValueError: if the crops cannot be cut into whole patches.
     """
-    part, of = NARROW_SIDE
+    part, of = LOCAL_SIDE
     if size < 1 or size % (PATCH * of):
         raise ValueError(f"size={size} must be a positive multiple of {PATCH * of}, such as {SIDE}.")
     distillation.to(device).student.requires_grad_(True)
 
     def loss(model: Distillation, rng: np.random.Generator, step: int) -> Tensor:
-        model.follow(teacher_decay(step, steps))
+        model.update_teacher(teacher_decay(step, steps))
         images, _, _ = pictures.sample(rng, batch)
         pixels = rearrange(torch.from_numpy(images).to(device), "n h w c -> n c h w") / 255
-        wide = views(pixels, WIDE, WIDE_SHARE, size, rng)
-        narrow = views(pixels, NARROW, NARROW_SHARE, size * part // of, rng)
-        return model(wide, narrow)
+        large = views(pixels, GLOBAL_CROPS, GLOBAL_SCALE, size, rng)
+        small = views(pixels, LOCAL_CROPS, LOCAL_SCALE, size * part // of, rng)
+        return model(large, small)
 
-    optimizers = muon_and_adamw(distillation, 0.003 * speed, 5e-4 * speed)
+    optimizers = muon_and_adamw(distillation, 0.003 * lr_scale, 5e-4 * lr_scale)
     # The teacher is an average already: no other one.
-    return train(distillation, optimizers, loss, Plan(steps, warmup=steps // 10, ema=0.0, seed=size), folder)
-
-
-def sweep_dino(pipe: DinoSegPipeline, seeds: Iterable[int], thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
-    """Score scenes at many thresholds.
-
-    Returns:
-        One row per scene and threshold: case, threshold, accuracy, miou (of that image), segments.
-    """
-    methods = {str(tau): lambda attention, tau=tau: pipe.segment(attention, threshold=tau).labels for tau in thresholds}
-    cases = ((pipe.attend(drawn.image), drawn.labels) for drawn in map(scene, seeds))
-    return compare(methods, cases).rename(columns={"method": "threshold"}).astype({"threshold": float})
+    plan = Plan(steps, warmup=steps // 10, ema=0.0, seed=size, deadline=deadline)
+    return train(distillation, optimizers, loss, plan, folder)

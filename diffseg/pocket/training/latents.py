@@ -1,20 +1,19 @@
 """Latents of training scenes, made once and kept on disk, so that the UNet's training never waits for pictures."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from .pictures import Scenes
-from .vae import to_tensor
+from ...diffuse import to_tensor
+from .pictures import Conversion, Scenes, store_scenes
 
 
 @dataclass(frozen=True)
@@ -42,33 +41,31 @@ def _fingerprint(vae: AutoencoderKL) -> str:
     return digest.hexdigest()[:12]
 
 
-@torch.no_grad()
 def encode_scenes(
-    vae: AutoencoderKL, number: int, size: int, folder: Path, workers: int = 2, painted: bool = False
+    vae: AutoencoderKL,
+    number: int,
+    size: int,
+    folder: Path,
+    workers: int = 2,
+    painted: bool = False,
+    deadline: float = math.inf,
 ) -> Latents:
     """Encode the first `number` training scenes at `size` pixels, or read them if that was done before
-    with the same autoencoder; `painted` as in `scene`."""
-    name = f"{size}-{number}-{'painted-' if painted else ''}{_fingerprint(vae)}"
-    values, labels, captions = folder / f"latents-{name}.npy", folder / f"labels-{name}.npy", folder / f"{name}.csv"
-    if not captions.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = 2 ** (len(vae.config.block_out_channels) - 1)  # per latent place, along one side
-        side = size // pixels
-        stored = np.lib.format.open_memmap(values, "w+", np.float16, (number, 4, side, side))
-        classes = np.lib.format.open_memmap(labels, "w+", np.uint8, (number, side, side))
-        loader = DataLoader(Scenes(number, size, painted), batch_size=8, num_workers=workers)
-        said: list[str] = []
-        for pictures, truths, batch_captions in tqdm(loader, desc=f"encoding at {size}", mininterval=5):
-            inputs = to_tensor(pictures.numpy()).to(vae.device)
-            with torch.autocast(vae.device.type, torch.bfloat16):
-                means = vae.encode(inputs).latent_dist.mean.float()
-            here = slice(len(said), len(said) + len(means))
-            stored[here] = (means * vae.config.scaling_factor).cpu().numpy()
-            classes[here] = truths[:, pixels // 2 :: pixels, pixels // 2 :: pixels].numpy()
-            said += batch_captions
-        stored.flush()
-        classes.flush()
-        pd.Series(said, name="caption").to_csv(captions, index=False)  # last: marks the rest as complete
-    return Latents(
-        np.load(values, mmap_mode="r"), np.load(labels, mmap_mode="r"), pd.read_csv(captions).caption.tolist()
-    )
+    with the same autoencoder; `painted` as in `scene`.
+
+    Raises:
+        OutOfTime: see `store_scenes`.
+    """
+    pixels = 2 ** (len(vae.config.block_out_channels) - 1)  # per latent position, along one side
+    side, middle = size // pixels, slice(pixels // 2, None, pixels)
+
+    @torch.no_grad()
+    def convert(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inputs = torch.cat([to_tensor(Image.fromarray(image)) for image in images]).to(vae.device)
+        with torch.autocast(vae.device.type, torch.bfloat16):
+            means = vae.encode(inputs).latent_dist.mean.float()
+        return (means * vae.config.scaling_factor).cpu().numpy(), labels[:, middle, middle]
+
+    stem = folder / f"latents-{size}-{number}-{'painted-' if painted else ''}{_fingerprint(vae)}"
+    latents = Conversion(convert, (4, side, side), (side, side), np.float16)
+    return Latents(*store_scenes(Scenes(number, size, painted), latents, stem, 8, workers, deadline))

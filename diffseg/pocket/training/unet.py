@@ -1,5 +1,6 @@
 """The denoiser of pocket-sd: Stable Diffusion v1's UNet with few channels, and its training."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,8 @@ CAPTION_DROPOUT = 0.3
 #: unpredictable detail is left to learn, would otherwise take most of the gradient.
 MAX_SNR = 5.0
 
-
-#: Beta distribution of the timesteps in training, as parts of the schedule: most often around 0.3, where DiffSeg looks.
-TIMES = (1.5, 2.5)
+#: Beta distribution of the timesteps in training, as parts of the schedule: most often around 0.3, DiffSeg's timestep.
+TIMESTEP_BETA = (1.5, 2.5)
 
 
 class Denoiser(nn.Module):
@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
         tokens: Int[Tensor, "n context"],
         mask: Int[Tensor, "n context"] | None = None,
     ) -> Float[Tensor, "n 4 side side"]:
-        """The noise that was added; a mask is 0 for the tokens that must not be looked at."""
+        """The noise that was added; a mask is 0 for the tokens that must not be attended to."""
         text = self.text_encoder(tokens).last_hidden_state
         return self.unet(noisy, timesteps, text, encoder_attention_mask=mask).sample
 
@@ -47,7 +47,7 @@ def build_unet(text_width: int = 64) -> UNet2DConditionModel:
     """Stable Diffusion v1's topology: 16 transformer blocks, 5 + 5 + 5 + 1 on four sides.
 
     The queries and keys of self-attention start twice as large as usual, which gives attention that already prefers
-    some places over others, and so something to be learned from.
+    some positions over others, and so a gradient.
     """
     unet = UNet2DConditionModel(
         sample_size=64,
@@ -100,9 +100,10 @@ def train_unet(
     folder: Path,
     steps: int,
     batch: int,
-    speed: float = 1.0,
+    lr_scale: float = 1.0,
     device: str = "cpu",
     seed: int = 0,
+    deadline: float = math.inf,
 ) -> Denoiser:
     """Train the denoiser on latents of one size, or go on where it was stopped.
 
@@ -113,9 +114,13 @@ def train_unet(
         folder: for checkpoint and log.
         steps: optimiser steps.
         batch: scenes per step.
-        speed: factor on the learning rates.
+        lr_scale: factor on the learning rates.
         device: where to train.
         seed: of noise, timesteps and the choice of scenes.
+        deadline: see `Plan`.
+
+    Raises:
+        OutOfTime: see `train`.
     """
     scheduler = build_scheduler()
     denoiser.to(device)
@@ -124,7 +129,7 @@ def train_unet(
         clean, _, captions = latents.sample(rng, batch)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.from_numpy((1000 * rng.beta(*TIMES, batch)).astype(np.int64))
+        timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, batch)).astype(np.int64))
         noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
         prompts = drop_captions(rng, captions)
         tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
@@ -133,5 +138,5 @@ def train_unet(
         errors = (predicted.float() - noise.to(device)).square().mean((1, 2, 3))
         return (snr_weights(scheduler, timesteps.to(device)) * errors).mean()
 
-    optimizers = muon_and_adamw(denoiser, 0.02 * speed, 1e-3 * speed)
-    return train(denoiser, optimizers, loss, Plan(steps, ema=0.998, seed=seed), folder)
+    optimizers = muon_and_adamw(denoiser, 0.02 * lr_scale, 1e-3 * lr_scale)
+    return train(denoiser, optimizers, loss, Plan(steps, ema=0.998, seed=seed, deadline=deadline), folder)

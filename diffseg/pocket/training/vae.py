@@ -12,8 +12,10 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
+from ...diffuse import to_tensor
 from ..scenes import TUNING_SEED, scene
 from .loop import Plan, train
 
@@ -43,12 +45,12 @@ def build() -> AutoencoderKL:
         sample_size=512,
         mid_block_add_attention=False,
     )
-    start_as_thumbnail(vae)
+    initialise_as_downsampling(vae)
     return vae
 
 
 @torch.no_grad()
-def start_as_thumbnail(vae: AutoencoderKL) -> None:
+def initialise_as_downsampling(vae: AutoencoderKL) -> None:
     """Set the weights so that the first latents are the picture's mean colours, eight times smaller, in place.
 
     From a random start the small autoencoder spends most of a short training on finding colour at all: its
@@ -69,13 +71,13 @@ def start_as_thumbnail(vae: AutoencoderKL) -> None:
             _pass_through(block.conv, pairs)
             block.conv.weight[range(pairs), range(pairs), :2, :2] = 1 / 4
     for conv in (vae.encoder.conv_in, vae.decoder.conv_in):
-        _silence(conv, pairs)
+        _zero(conv, pairs)
         centre = _centre(conv)
         for colour in range(3):
             centre[2 * colour, colour], centre[2 * colour + 1, colour] = 1, -1
         conv.bias[pairs - 2], conv.bias[pairs - 1] = 1, -1
     for conv in (vae.encoder.conv_out, vae.decoder.conv_out):
-        _silence(conv, 3)
+        _zero(conv, 3)
         centre = _centre(conv)
         for colour in range(3):
             centre[colour, 2 * colour], centre[colour, 2 * colour + 1] = START_GAIN, -START_GAIN
@@ -90,34 +92,29 @@ def _centre(conv: nn.Conv2d) -> Float[Tensor, " outputs inputs"]:
     return conv.weight[:, :, conv.weight.shape[2] // 2, conv.weight.shape[3] // 2]
 
 
-def _silence(conv: nn.Conv2d, channels: int) -> None:
+def _zero(conv: nn.Conv2d, channels: int) -> None:
     """Set the first output channels of a convolution to zero, in place."""
     conv.weight[:channels] = 0
     conv.bias[:channels] = 0
 
 
 def _pass_through(conv: nn.Conv2d, channels: int) -> None:
-    """Let the first channels of a convolution copy its input, in place."""
-    _silence(conv, channels)
+    """Set the weights with which the first channels of a convolution copy its input, in place."""
+    _zero(conv, channels)
     _centre(conv)[range(channels), range(channels)] = 1
-
-
-def to_tensor(pictures: np.ndarray) -> Float[Tensor, "n 3 height width"]:
-    """uint8 [n, height, width, 3] -> float32 from -1 to 1."""
-    return torch.tensor(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def crops(rng: np.random.Generator, batch: int, side: int = 128) -> Float[Tensor, "batch 3 side side"]:
     """Random squares of training scenes, four of each scene, of scenes drawn at 256 or 512 pixels."""
 
-    def squares() -> Iterator[np.ndarray]:
+    def squares() -> Iterator[Image.Image]:
         for _ in range(batch // 4):
             size = int(rng.choice([256, 512]))
-            picture = np.asarray(scene(int(rng.integers(TUNING_SEED)), size).image)
-            for top, left in rng.integers(0, size - side + 1, (4, 2)):
-                yield picture[top : top + side, left : left + side]
+            picture = scene(int(rng.integers(TUNING_SEED)), size).image
+            for top, left in rng.integers(0, size - side + 1, (4, 2)).tolist():
+                yield picture.crop((left, top, left + side, top + side))
 
-    return to_tensor(np.stack(list(squares())))
+    return torch.cat([to_tensor(square) for square in squares()])
 
 
 def reconstruction_loss(vae: AutoencoderKL, pictures: Float[Tensor, "n 3 h w"]) -> Tensor:
@@ -132,8 +129,14 @@ def reconstruction_loss(vae: AutoencoderKL, pictures: Float[Tensor, "n 3 h w"]) 
     return pixels + edges + 2 * means + KL_WEIGHT * posterior.kl().mean()
 
 
-def train_vae(folder: Path, steps: int, batch: int = 16, device: str = "cpu") -> AutoencoderKL:
-    """Train the autoencoder, or go on where it was stopped; sets its scaling factor at the end."""
+def train_vae(
+    folder: Path, steps: int, batch: int = 16, device: str = "cpu", deadline: float = math.inf
+) -> AutoencoderKL:
+    """Train the autoencoder, or go on where it was stopped; sets its scaling factor at the end.
+
+    Raises:
+        OutOfTime: see `train`.
+    """
     torch.manual_seed(0)
     vae = build().to(device)
 
@@ -143,14 +146,14 @@ def train_vae(folder: Path, steps: int, batch: int = 16, device: str = "cpu") ->
         return reconstruction_loss(model, pictures)
 
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    vae = train(vae, [optimizer], loss, Plan(steps, ema=0.995), folder)
+    vae = train(vae, [optimizer], loss, Plan(steps, ema=0.995, deadline=deadline), folder)
     vae.register_to_config(scaling_factor=scaling_factor(vae))
     return vae
 
 
 @torch.no_grad()
 def scaling_factor(vae: AutoencoderKL, scenes: int = 32) -> float:
-    """Gives latents the standard deviation LATENT_STD, measured on training scenes."""
-    pictures = np.stack([np.asarray(scene(seed).image) for seed in range(scenes)])
-    latents = torch.cat([vae.encode(p[None].to(vae.device)).latent_dist.mean for p in to_tensor(pictures)])
+    """The factor that gives latents the standard deviation LATENT_STD, measured on training scenes."""
+    pictures = (to_tensor(scene(seed).image).to(vae.device) for seed in range(scenes))
+    latents = torch.cat([vae.encode(picture).latent_dist.mean for picture in pictures])
     return round(LATENT_STD / latents.std().item(), 5)
