@@ -21,10 +21,10 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 
 #: From the bottom to the top: a part imports from its own layer and from those below, never from one above.
 LAYERS = (
-    {"models", "backbones", "progress"},
+    {"models", "progress"},
     {"pocket"},
     {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics"}
-    | {"metrics", "baselines", "datasets", "check"},
+    | {"backbones", "metrics", "baselines", "datasets", "check"},
     {"pipeline"},
     {"dino", "sweeps", "evaluate"},
     {"pocket.training"},
