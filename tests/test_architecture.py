@@ -21,10 +21,11 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 
 #: From the bottom to the top: a part imports from its own layer and from those below, never from one above.
 LAYERS = (
-    {"models", "progress"},
+    {"models.paths", "progress"},
     {"pocket"},
     {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics"}
     | {"backbones", "metrics", "baselines", "datasets", "check"},
+    {"models"},
     {"pipeline"},
     {"dino", "sweeps", "evaluate"},
     {"pocket.training"},
@@ -53,9 +54,11 @@ def module_of(name: str) -> str:
 
 
 def part_of(module: str) -> str:
-    """The part of the package that a module belongs to: "merging", "evaluate", "pocket.training"."""
-    path = module.split(".")[1:]
-    return ".".join(path[: 2 if path[:2] == ["pocket", "training"] else 1])
+    """The part of `LAYERS` that a module belongs to: "evaluate" for "diffseg.evaluate.run"; "" for "diffseg" itself."""
+    part = module.removeprefix("diffseg").removeprefix(".")
+    while part and part not in LEVELS:
+        part = part.rpartition(".")[0]
+    return part
 
 
 def statements(module: str, everywhere: bool) -> Iterable[ast.AST]:
