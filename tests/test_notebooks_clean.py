@@ -5,9 +5,12 @@ Each check takes a notebook and returns complaints; each is also shown a noteboo
 """
 
 import ast
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -18,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_BYTES, MAX_LINES = 1_500_000, 25
+PATIENCE = 120  # seconds for a process to start on a busy machine
 # /home/ada/..., /Users/ada/..., C:\Users\ada, /tmp/..., a kernel's /var/folders: paths of one machine
 MACHINE_PATH = re.compile(r"(?<![\w./:])(/(home|Users|root|tmp|work|var|opt|mnt|content)/\w|[A-Z]:\\\w)")
 # addresses in reprs, such as <object at 0x7f...>, differ in every run
@@ -236,6 +240,44 @@ def test_runner_names_the_failing_cell_and_goes_on(two, capfd):
     assert [check(good) for check in CHECKS] == [[] for _ in CHECKS]
 
 
+SLEEPS = """import os, pathlib, time
+pathlib.Path("unfinished").write_text(str(os.getpid()))
+pathlib.Path("unfinished").rename("kernel")  # whoever sees it sees all of it
+time.sleep(600)"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals for other processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_runner_stops_when_told_to(tmp_path, number):
+    nbformat.write(notebook(cell(SLEEPS, None)), tmp_path / "00_long.ipynb")
+    nbformat.write(notebook(cell("open('next', 'w')", None)), tmp_path / "01_next.ipynb")
+    before = (tmp_path / "00_long.ipynb").read_bytes()
+    command = [sys.executable, run_notebooks.__file__, "--inplace", "00_long.ipynb", "01_next.ipynb"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE
+        while not (tmp_path / "kernel").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        printed = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + number, printed
+    assert f"stopped by {number.name}" in printed[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "kernel").read_text()), 0)
+    assert not (tmp_path / "next").exists()
+    assert (tmp_path / "00_long.ipynb").read_bytes() == before
+
+
+def test_runner_only_renders(tmp_path, capsys):
+    path = tmp_path / "00_x.ipynb"
+    nbformat.write(notebook(cell("print(6 * 7)", 1, [printed("stored, not run")])), path)
+    assert run_notebooks.main(["--render", "--html", str(tmp_path / "html"), str(path)]) == 0
+    assert "stored, not run" in (tmp_path / "html" / "00_x.html").read_text()
+    for wrong in (["--render"], ["--render", "--inplace", "--html", "html"]):
+        with pytest.raises(SystemExit):
+            run_notebooks.main([*wrong, str(path)])
+        assert "--render runs nothing" in capsys.readouterr().err
+
+
 def test_runner_refuses_a_missing_file(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_notebooks.main([str(tmp_path / "none.ipynb")])
@@ -255,23 +297,17 @@ def test_pages_fold_the_solutions(tmp_path):
 # ---- nbval ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run_nbval(tmp_path):
-    """Run pytest, with this project's settings, on one notebook; its exit status."""
-
-    def run(notebook):
-        nbformat.write(notebook, tmp_path / "00_x.ipynb")
-        command = [sys.executable, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "-p", "conftest", tmp_path]
-        return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True).returncode
-
-    return run
-
-
-@pytest.mark.parametrize(("stored", "outcome"), [("2\n", 0), ("3\n", 1)])
-def test_nbval_compares_outputs(run_nbval, stored, outcome):
-    """Strict comparison is on: a stored output that the cell does not print fails the run; stderr may differ."""
+def test_nbval_compares_outputs(tmp_path):
+    """Strict comparison is on: a stored output that the cell does not print fails the cell; stderr may differ."""
     source = "import sys\nprint(1 + 1)\nprint('warning', file=sys.stderr)"
-    assert run_nbval(notebook(cell(source, 1, [printed(stored)]))) == outcome
+    cells = [cell(source, count, [printed(text)]) for count, text in enumerate(["2\n", "3\n", "2\n"], start=1)]
+    nbformat.write(notebook(*cells), tmp_path / "00_x.ipynb")
+    command = [sys.executable, "-m", "pytest", "-rA", "-c", ROOT / "pyproject.toml", "-p", "conftest", tmp_path]
+    report = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True).stdout
+    outcomes = re.findall(r"^(PASSED|FAILED) .*00_x.ipynb::Cell (\d)", report, re.MULTILINE)
+    assert sorted(outcomes, key=lambda outcome: outcome[1]) == [("PASSED", "0"), ("FAILED", "1"), ("PASSED", "2")], (
+        report
+    )
 
 
 # ---- formulas on pages ----------------------------------------------------------------------------------------------

@@ -3,16 +3,23 @@
     python tools/run_notebooks.py                       # all of notebooks/: do they run?
     python tools/run_notebooks.py --html build/html     # and write each as one self-contained page
     python tools/run_notebooks.py --inplace FILE ...    # and store the outputs in the files, ready to commit
+    python tools/run_notebooks.py --render --html DIR   # run nothing: pages of the outputs that the files hold
 
-A notebook that fails does not stop the others; the exit status is 1 if one did.
+A notebook that fails does not stop the others; the exit status is 1 if one did. SIGINT (Ctrl-C) and SIGTERM stop the
+run, with the kernel that works for it; the exit status is then 128 + the number of the signal, as shells have it.
 """
 
 import argparse
+import asyncio
 import copy
 import os
 import re
+import signal
 import sys
 import time
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -36,6 +43,37 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # Code, which is left alone, or a displayed formula, or one in the text.
 FORMULA = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$([^$]+?)\$", re.DOTALL)
 FAILURES = (CellExecutionError, CellTimeoutError, DeadKernelError)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """A signal told the run to stop; the status to exit with."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+def stop(number: int, frame) -> None:
+    """The handler of a signal. From then on they are ignored: the first is enough, and ending a kernel takes time.
+
+    Raises:
+        Stopped: always.
+    """
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+@contextmanager
+def heeding_signals() -> Iterator[None]:
+    """Whatever handled the signals before, here they raise Stopped."""
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class ThisPython(AsyncKernelManager):
@@ -51,18 +89,49 @@ def execute(notebook, folder: Path, timeout: float, label: str = "") -> None:
 
     Raises:
         one of FAILURES: if a cell fails; the outputs up to there are in `notebook`.
+        Stopped: if a signal asks for it; the kernel has ended then.
     """
     code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=code_cells, desc=label, leave=False, disable="CI" in os.environ or not sys.stderr.isatty()) as bar:
-        NotebookClient(
+        kernel = ThisPython()
+        client = NotebookClient(
             notebook,
-            kernel_manager_class=ThisPython,
+            km=kernel,
             extra_arguments=["--log-level=ERROR"],
             timeout=timeout,
             resources={"metadata": {"path": str(folder)}},
             record_timing=False,
             on_cell_executed=lambda **_: bar.update(),
-        ).execute(env={**os.environ, **QUIET})
+        )
+        stoppable(run_cells(client, kernel))
+
+
+async def run_cells(client: NotebookClient, kernel: ThisPython) -> None:
+    """Run the notebook of a client and leave no kernel behind, not even one that is just starting."""
+    try:
+        await client.async_execute(env={**os.environ, **QUIET}, cleanup_kc=True)
+    finally:
+        if kernel.has_kernel:
+            await kernel.shutdown_kernel(now=True)
+
+
+def stoppable(work: Coroutine) -> None:
+    """Run a coroutine to its end, or, when a signal raises Stopped, cancel it and let it clean up.
+
+    It runs in a thread of its own, where nbclient cannot put its handlers in the place of ours: they end the kernel,
+    and the run would take that for a notebook that failed, and go on with the next.
+    """
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
+        try:
+            done = thread.submit(loop.run_until_complete, task)
+            while wait([done], timeout=1).not_done:  # with a timeout, since Windows hears no Ctrl-C in an endless wait
+                pass
+        except Stopped:
+            loop.call_soon_threadsafe(task.cancel)
+            raise
+        done.result()
 
 
 def clean(notebook):
@@ -114,7 +183,11 @@ def write_html(notebook, path: Path) -> None:
 
 
 def run(path: Path, html: Path | None, inplace: bool, timeout: float) -> bool:
-    """Run one notebook, write what was asked for, print a line about it; True if it succeeded."""
+    """Run one notebook, write what was asked for, print a line about it; True if it succeeded.
+
+    Raises:
+        Stopped: if a signal asks for it; then nothing is written.
+    """
     notebook = nbformat.read(path, as_version=4)
     start, problem = time.perf_counter(), None
     try:
@@ -126,8 +199,15 @@ def run(path: Path, html: Path | None, inplace: bool, timeout: float) -> bool:
     if html:
         write_html(notebook, html / f"{path.stem}.html")
     if inplace and not problem:
-        nbformat.write(notebook, path)
+        store(notebook, path)
     return not problem
+
+
+def store(notebook, path: Path) -> None:
+    """Replace a notebook's file as a whole, so that a signal cannot leave half of it."""
+    written = path.with_suffix(".new")
+    nbformat.write(notebook, written)
+    written.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -135,15 +215,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, help="files (default: all of notebooks/)")
     parser.add_argument("--html", type=Path, metavar="DIR", help="write a page for each into DIR")
     parser.add_argument("--inplace", action="store_true", help="store the outputs in the notebooks")
+    parser.add_argument("--render", action="store_true", help="run nothing, write the pages of the stored outputs")
     parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="seconds a cell may take")
     options = parser.parse_args(arguments)
 
     paths = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
+    if options.render and (options.inplace or not options.html):
+        parser.error("--render runs nothing: it needs --html DIR and has nothing to store --inplace")
     if not paths:
         parser.error(f"there is no notebook in {NOTEBOOKS}")
     if missing := [str(path) for path in paths if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
-    failed = [path.stem for path in paths if not run(path, options.html, options.inplace, options.timeout)]
+
+    failed = []
+    try:
+        with heeding_signals():
+            for path in paths:
+                if options.render:
+                    write_html(nbformat.read(path, as_version=4), options.html / f"{path.stem}.html")
+                elif not run(path, options.html, options.inplace, options.timeout):
+                    failed.append(path.stem)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
     if options.html:
         print(f"pages are in {options.html}")
     if failed:
