@@ -31,8 +31,10 @@ _PUBLIC = {
     "metrics": ["SegmentationScore", "image_score"],
     "pipeline": ["DiffSegOutput", "DiffSegPipeline"],
 }
-_MODULES = {*_PUBLIC, "baselines", "check", "datasets", "diffuse", "evaluate", "figures", "models", "pocket"}
-_MODULES |= {"progress", "semantics", "sweeps"}
+_MODULES = {
+    *_PUBLIC, "backbones", "baselines", "check", "datasets", "diffuse", "evaluate", "figures", "models", "pocket",
+    "progress", "semantics", "sweeps",
+}  # fmt: skip
 
-__getattr__, __dir__, _names = lazy_loader.attach(__name__, _MODULES, _PUBLIC)
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, _MODULES, _PUBLIC)
 __all__ = ["__version__", *sorted(name for names in _PUBLIC.values() for name in names)]

@@ -18,9 +18,9 @@ WEIGHTS = ("layer", "resolution")
 
 def aggregate(
     maps: Sequence[Tensor],
-    size: int = ATTENTION_SIZE,
+    size: int | tuple[int, int] = ATTENTION_SIZE,
     weights: str | Mapping[int, Real] = "layer",
-) -> Float[Tensor, "size size size size"]:
+) -> Float[Tensor, "h w h w"]:
     """One attention map per position from the maps of all layers.
 
     Each map is upsampled to `size` (its last two axes, bilinear, Eq. 2) and normalised; the grid
@@ -33,37 +33,39 @@ def aggregate(
         attention = aggregate([layer.probs for layer in layers])
 
     Args:
-        maps: self-attention probabilities, [q, q] or [heads, q, q] (averaged over heads), with
-            q = side**2 and sides that divide `size`. Rows are normalised.
-        size: the side of the result.
+        maps: self-attention probabilities, [q, q] or [heads, q, q] (averaged over heads), whose positions are those of
+            `size`, divided by a whole factor along both axes: q = side**2 for squares. Rows are normalised.
+        size: the side of the result, or its (rows, columns).
         weights: "layer": R_k in proportion to the side of layer k, as the paper writes it.
             "resolution": layers of one side are averaged, then sides weigh in proportion to
             their length, as the released code does it. Or the weights of the averaged sides as
-            a mapping {side: weight}, in which missing sides weigh nothing.
+            a mapping {side: weight}, in which missing sides weigh nothing. The side of a grid that is not square is
+            its shorter one.
 
     Returns:
         float32; result[i, j] is a map that sums to 1.
 
     Raises:
-        ValueError: for no maps, maps that are not square, sides that do not divide `size`, NaN or
+        ValueError: for no maps, maps whose positions are not those of `size` divided by a whole factor, NaN or
             all-zero rows, and weights that make no sense.
     """
-    sides = [_side(index, probs, size) for index, probs in enumerate(maps)]
-    per_layer = layer_weights(sides, weights)
+    rows, columns = (size, size) if isinstance(size, int) else size
+    factors = [_factor(index, probs, rows, columns) for index, probs in enumerate(maps)]
+    per_layer = layer_weights([min(rows, columns) // factor for factor in factors], weights)
     totals: dict[int, Tensor] = {}
-    for index, (probs, side, weight) in enumerate(zip(maps, sides, per_layer, strict=True)):
+    for index, (probs, factor, weight) in enumerate(zip(maps, factors, per_layer, strict=True)):
         if weight > 0:
-            if side not in totals:
-                totals[side] = torch.zeros(side**2, side**2, device=probs.device)
-            _add_normalised(totals[side], probs, weight, index)
+            if factor not in totals:
+                totals[factor] = torch.zeros(probs.shape[-2:], device=probs.device)
+            _add_normalised(totals[factor], probs, weight, index)
 
-    # The largest side needs no upsampling: its sum becomes the result, the others are added.
-    result = totals.pop(size, None)
+    # The largest grid needs no upsampling: its sum becomes the result, the others are added.
+    result = totals.pop(1, None)
     if result is None:
-        result = torch.zeros(size**2, size**2, device=maps[0].device)
-    for total in totals.values():
-        _add_tiled(result, _upsample(total, size))
-    return rearrange(result, "(i j) (k l) -> i j k l", i=size, k=size)
+        result = torch.zeros(rows * columns, rows * columns, device=maps[0].device)
+    for factor, total in totals.items():
+        _add_tiled(result, _upsample(total, factor, rows, columns), factor, rows, columns)
+    return rearrange(result, "(i j) (k l) -> i j k l", i=rows, k=rows)
 
 
 def layer_weights(sides: Sequence[int], weights: str | Mapping[int, Real] = "layer") -> list[float]:
@@ -92,21 +94,21 @@ def layer_weights(sides: Sequence[int], weights: str | Mapping[int, Real] = "lay
     return [weight / total for weight in raw]
 
 
-def _side(index: int, probs: Tensor, size: int) -> int:
-    """The side of a map's square of positions, checked."""
+def _factor(index: int, probs: Tensor, rows: int, columns: int) -> int:
+    """How many times coarser a map's grid is than that of the result, along each axis."""
     shape = list(probs.shape)
-    side = math.isqrt(shape[-1]) if shape else 0
-    if len(shape) not in (2, 3) or shape[-1] != shape[-2] or side**2 != shape[-1] or side == 0:
+    if len(shape) not in (2, 3) or shape[-1] != shape[-2] or shape[-1] == 0:
         raise ValueError(
-            f"maps[{index}] has the shape {shape}; expected [q, q] or [heads, q, q] with q the "
-            "square of a side: self-attention of a square latent."
+            f"maps[{index}] has the shape {shape}; expected [q, q] or [heads, q, q]: self-attention over q positions."
         )
-    if size % side:
+    factor = math.isqrt(rows * columns // shape[-1])
+    if factor == 0 or rows % factor or columns % factor or (rows // factor) * (columns // factor) != shape[-1]:
+        whole = f"size={rows}" if rows == columns else f"size=({rows}, {columns})"
         raise ValueError(
-            f"maps[{index}] has the side {side}, which does not divide size={size}; "
-            "choose a size that is a multiple of every side."
+            f"maps[{index}] has {shape[-1]} positions, which are not those of {whole} divided by a whole factor along "
+            "both axes; choose a size that is a multiple of every layer's."
         )
-    return side
+    return factor
 
 
 def _add_normalised(total: Tensor, probs: Tensor, weight: float, index: int) -> None:
@@ -121,18 +123,15 @@ def _add_normalised(total: Tensor, probs: Tensor, weight: float, index: int) -> 
     total.addcmul_(probs, weight / mass)
 
 
-def _upsample(maps: Float[Tensor, "q q"], size: int) -> Float[Tensor, "q n"]:
+def _upsample(maps: Float[Tensor, "q q"], factor: int, rows: int, columns: int) -> Float[Tensor, "q n"]:
     """Bilinear upsampling of each row's map (Eq. 2), keeping its mass."""
-    side = math.isqrt(maps.shape[-1])
-    images = rearrange(maps, "q (h w) -> q 1 h w", h=side)
-    images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    images = rearrange(maps, "q (h w) -> q 1 h w", h=rows // factor)
+    images = F.interpolate(images, size=(rows, columns), mode="bilinear", align_corners=False)
     # For whole factors every source pixel spreads the same total weight, factor**2.
-    return rearrange(images, "q 1 h w -> q (h w)") * (side / size) ** 2
+    return rearrange(images, "q 1 h w -> q (h w)") / factor**2
 
 
-def _add_tiled(result: Float[Tensor, "n n"], maps: Float[Tensor, "q n"]) -> None:
+def _add_tiled(result: Float[Tensor, "n n"], maps: Float[Tensor, "q n"], factor: int, rows: int, columns: int) -> None:
     """result[I, J] += maps[I // factor, J // factor], without forming the tiles."""
-    side, size = math.isqrt(maps.shape[0]), math.isqrt(result.shape[0])
-    factor = size // side
-    tiles = result.view(side, factor, side, factor, size**2)
-    tiles += rearrange(maps, "(i j) n -> i 1 j 1 n", i=side)
+    tiles = result.view(rows // factor, factor, columns // factor, factor, rows * columns)
+    tiles += rearrange(maps, "(i j) n -> i 1 j 1 n", i=rows // factor)

@@ -30,7 +30,11 @@ _NOISE = -1  # scikit-learn's label
 
 
 def kmeans(
-    attention: Float[Tensor, "side side side side"], k: int, seed: int = SEED, size: int | None = None, n_init: int = 1
+    attention: Float[Tensor, "h w h w"],
+    k: int,
+    seed: int = SEED,
+    size: int | tuple[int, int] | None = None,
+    n_init: int = 1,
 ) -> Int[Tensor, "height width"]:
     """K-Means on the maps of all positions: `side**2` points of as many dimensions, k-means++ start, Euclidean.
 
@@ -40,7 +44,7 @@ def kmeans(
         attention: aggregated, see `diffseg.aggregate`.
         k: number of clusters; fewer come back if there are fewer different maps.
         seed: of the start. The outcome depends on it.
-        size: side of the result, pixels; None: the attention's.
+        size: side of the result, or its (height, width), pixels; None: the attention's.
         n_init: how many starts are tried; that with the smallest squared distances wins.
 
     Raises:
@@ -51,7 +55,12 @@ def kmeans(
 
 
 def kmeans_colours(
-    image: ImageLike, k: int, seed: int = SEED, size: int | None = None, n_init: int = 4, side: int = ATTENTION_SIZE
+    image: ImageLike,
+    k: int,
+    seed: int = SEED,
+    size: int | tuple[int, int] | None = None,
+    n_init: int = 4,
+    side: int = ATTENTION_SIZE,
 ) -> Int[Tensor, "height width"]:
     """K-Means on nothing but RGB: the least that any other method must beat.
 
@@ -71,9 +80,9 @@ def kmeans_colours(
 
 
 def dbscan(
-    attention: Float[Tensor, "side side side side"],
+    attention: Float[Tensor, "h w h w"],
     eps: float,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     min_samples: int = MIN_SAMPLES,
     distances: Float[np.ndarray, "positions positions"] | None = None,
 ) -> Int[Tensor, "height width"]:
@@ -87,7 +96,7 @@ def dbscan(
         attention: aggregated, see `diffseg.aggregate`.
         eps: maps at most this far apart are neighbours. Good values are small, since the maps sum to 1: see the
             distances, such as their percentiles.
-        size: side of the result, pixels; None: the attention's.
+        size: side of the result, or its (height, width), pixels; None: the attention's.
         min_samples: neighbours, itself included, that make a core point.
         distances: those of `euclidean_distances(attention)`, if they are at hand: a sweep over eps needs them once.
 
@@ -116,7 +125,7 @@ def dbscan(
     return _finish(ids, side, size)
 
 
-def euclidean_distances(attention: Float[Tensor, "side side side side"]) -> Float[np.ndarray, "positions positions"]:
+def euclidean_distances(attention: Float[Tensor, "h w h w"]) -> Float[np.ndarray, "positions positions"]:
     """The Euclidean distances between the maps of all positions, float32; positions in row-major order.
 
     Raises:
@@ -142,7 +151,7 @@ def true_k(truths: Iterable[Integer[np.ndarray | Tensor, "_ _"]], ignore: int | 
     return max(1, math.floor(np.mean(counts) + 0.5))
 
 
-def _maps(attention: Float[Tensor, "side side side side"]) -> Float[np.ndarray, "positions d"]:
+def _maps(attention: Float[Tensor, "h w h w"]) -> Float[np.ndarray, "positions d"]:
     """One row per position."""
     check_attention(attention)
     maps = rearrange(attention, "i j k l -> (i j) (k l)").float().cpu().numpy()
@@ -159,9 +168,11 @@ def _kmeans(points: Float[np.ndarray, "n d"], k: int, seed: int, n_init: int) ->
     return KMeans(k, init="k-means++", n_init=n_init, random_state=seed).fit_predict(points)
 
 
-def _finish(ids: Integer[np.ndarray, " n"], side: int, size: int | None) -> Int[Tensor, "height width"]:
+def _finish(
+    ids: Integer[np.ndarray, " n"], rows: int, size: int | tuple[int, int] | None
+) -> Int[Tensor, "height width"]:
     """Cluster ids of all positions as a picture, upsampled if a size is given, without gaps."""
-    grid = rearrange(torch.from_numpy(ids.astype(np.int64)), "(i j) -> i j", i=side)
+    grid = rearrange(torch.from_numpy(ids.astype(np.int64)), "(i j) -> i j", i=rows)
     if size is None:
         return relabel(grid)[0]
     members = rearrange(F.one_hot(grid), "i j k -> k i j").float()

@@ -4,6 +4,8 @@ The denoised result is thrown away. What DiffSeg wants is what the attention lay
 way, so nothing is sampled, guided or decoded.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
@@ -21,34 +23,50 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "1 3 height width"]:
     return rearrange(pixels, "h w c -> 1 c h w") / 127.5 - 1
 
 
-def encode(vae: nn.Module, pixels: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 c h w"]:
-    """The latent of an image: the MEAN of the posterior, times the model's scaling factor.
+def encode(vae: nn.Module, pixels: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+    """The latents of images: the MEAN of the posterior, times the model's scaling factor.
 
     Sampling the posterior would add noise that no seed of ours controls.
     """
-    pixels = pixels.to(vae.device, vae.dtype)
-    return vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
+    pixels = pixels.to(device_of(vae), vae.dtype)
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return (vae.encode(pixels).latent_dist.mean - shift) * vae.config.scaling_factor
+
+
+def draw_noise(shape: Sequence[int], seed: int | torch.Generator = SEED) -> Float[Tensor, "n c h w"]:
+    """Noise for latents. It is drawn on the CPU, so that a seed means the same picture on every device.
+
+    Every image of a batch gets the same noise, that of the seed, so that its attention does not depend on its
+    neighbours. A generator is advanced by one draw.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed) if isinstance(seed, int) else seed
+    one = torch.randn((1, *shape[1:]), generator=generator, device=generator.device)
+    return one.expand(*shape)
+
+
+def diffuse(
+    latent: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], scheduler, timestep: int
+) -> Float[Tensor, "n c h w"]:
+    r"""Latents at step t: sqrt(abar_t) z + sqrt(1 - abar_t) noise, in float32.
+
+    The schedule is read as DDPM's whatever sampler the model ships with: some samplers scale their noise differently,
+    and t is an index of the training schedule.
+
+    Args:
+        latent: clean latents.
+        noise: of the same shape.
+        scheduler: any diffusers scheduler; only its configuration is used.
+        timestep: t, from 0 to scheduler.config.num_train_timesteps - 1.
+    """
+    ddpm = DDPMScheduler.from_config(scheduler.config)
+    return ddpm.add_noise(latent.float(), noise.to(latent.device), torch.tensor([timestep], device=latent.device))
 
 
 def add_noise(
-    latent: Float[Tensor, "1 c h w"], scheduler, timestep: int = TIMESTEP, seed: int = SEED
-) -> Float[Tensor, "1 c h w"]:
-    r"""Diffuse a latent to step t: sqrt(abar_t) z + sqrt(1 - abar_t) noise, in float32.
-
-    The schedule is read as DDPM's whatever sampler the model ships with: some samplers scale
-    their noise differently, and t is an index of the training schedule. The noise is drawn on
-    the CPU, so that a seed means the same picture on every device.
-
-    Args:
-        latent: a clean latent.
-        scheduler: any diffusers scheduler; only its configuration is used.
-        timestep: t, from 0 to scheduler.config.num_train_timesteps - 1.
-        seed: of the noise.
-    """
-    generator = torch.Generator("cpu").manual_seed(seed)
-    noise = torch.randn(latent.shape, generator=generator).to(latent.device)
-    ddpm = DDPMScheduler.from_config(scheduler.config)
-    return ddpm.add_noise(latent.float(), noise, torch.tensor([timestep], device=latent.device))
+    latent: Float[Tensor, "n c h w"], scheduler, timestep: int = TIMESTEP, seed: int | torch.Generator = SEED
+) -> Float[Tensor, "n c h w"]:
+    """`diffuse` with the noise of a seed, see `draw_noise`."""
+    return diffuse(latent, draw_noise(latent.shape, seed), scheduler, timestep)
 
 
 def embed_prompt(tokenizer, text_encoder: nn.Module, prompt: str = "") -> Float[Tensor, "1 n d"]:
@@ -60,16 +78,34 @@ def embed_prompt(tokenizer, text_encoder: nn.Module, prompt: str = "") -> Float[
         truncation=True,
         return_tensors="pt",
     )
-    return text_encoder(tokens.input_ids.to(text_encoder.device))[0]
+    return text_encoder(tokens.input_ids.to(device_of(text_encoder)))[0]
 
 
 def unet_pass(
     unet: nn.Module,
-    latent: Float[Tensor, "1 c h w"],
+    latent: Float[Tensor, "n c h w"],
     timestep: int,
-    embedding: Float[Tensor, "1 n d"],
-) -> Float[Tensor, "1 out h w"]:
-    """Exactly one forward pass of the UNet, without classifier-free guidance."""
-    latent = latent.to(unet.device, unet.dtype)
-    embedding = embedding.to(unet.device, unet.dtype)
-    return unet(latent, timestep, encoder_hidden_states=embedding).sample
+    encoder_hidden_states: Float[Tensor, "n tokens d"],
+    **conditions,
+) -> Float[Tensor, "n out h w"]:
+    """Exactly one forward pass of the UNet, without classifier-free guidance.
+
+    Args:
+        unet: a UNet2DConditionModel.
+        latent: noisy latents.
+        timestep: t, the same for all.
+        encoder_hidden_states: the embedded prompts.
+        conditions: other arguments of the UNet, such as Stable Diffusion XL's `added_cond_kwargs`.
+    """
+    device = device_of(unet)
+    latent, text = latent.to(device, unet.dtype), encoder_hidden_states.to(device, unet.dtype)
+    return unet(latent, timestep, encoder_hidden_states=text, **conditions).sample
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes. With offloading its weights are elsewhere most of the time, or nowhere ("meta")."""
+    for module in model.modules():
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    return model.device

@@ -1,6 +1,5 @@
 """DinoSeg: DiffSeg's merging on the attention of a vision transformer, DINO's (Sec. 9.5)."""
 
-import json
 import os
 from collections.abc import Sequence
 from numbers import Real
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, ViTModel
 
 from diffseg import IMAGE_SIZE, ITERATIONS, THRESHOLD
-from diffseg.images import ImageLike, read_image
-from diffseg.masks import relabel, suppress
-from diffseg.merging import check_settings, merge
+from diffseg.images import ImageLike, centre_square, load_image, read_image
+from diffseg.merging import check_settings
 from diffseg.models.loading import quiet_loading
 from diffseg.models.paths import MODEL_VARIABLE, POCKET, resolve_model
-from diffseg.pipeline import SETTINGS_FILE, DiffSegOutput, read_threshold
+from diffseg.models.settings import Settings, read_settings, write_settings
+from diffseg.pipeline import DiffSegOutput, segment_attention
 
 DINO = "facebook/dino-vitb8"  # the paper's: patches of 8 pixels, 224 pixels, 12 layers of 12 heads
 
@@ -73,6 +72,9 @@ class DinoSegPipeline:
         ValueError: for a model of another kind.
     """
 
+    #: Anchors along one side, the default of `segment`.
+    points = DINO_POINTS
+
     def __init__(self, model: ViTModel, processor, threshold: Real = THRESHOLD) -> None:
         _check_config(getattr(model, "config", None), f"model, a {type(model).__name__},")
         self.model, self.processor, self.threshold = model.eval(), processor, float(threshold)
@@ -95,7 +97,7 @@ class DinoSegPipeline:
         """
         folder = resolve_model(_default_name() if name is None else name, pocket="pocket-dino")
         if threshold is None:
-            threshold = read_threshold(Path(folder))
+            threshold = read_settings(Path(folder)).threshold
         with quiet_loading():
             _check_config(AutoConfig.from_pretrained(folder, **kwargs), f"name={folder!r}")
             options = {"dtype": torch.float32} | kwargs
@@ -107,8 +109,7 @@ class DinoSegPipeline:
         """Save a folder that transformers alone can load too, and diffseg.json in it."""
         self.model.save_pretrained(save_directory)
         self.processor.save_pretrained(save_directory)
-        settings = json.dumps({"threshold": self.threshold}, indent=2)
-        (Path(save_directory) / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
+        write_settings(Path(save_directory), Settings(self.threshold))
 
     def to(self, *args, **kwargs) -> "DinoSegPipeline":
         """Move the model, or change its dtype, as `torch.nn.Module.to` does."""
@@ -145,7 +146,9 @@ class DinoSegPipeline:
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
         """
-        picture = read_image(image, self.image_size)
+        return self._attend(read_image(image, self.image_size))
+
+    def _attend(self, picture: Image.Image) -> Float[Tensor, "h w h w"]:
         pixels = self.processor(images=picture, return_tensors="pt").pixel_values
         layers = self.model(pixels.to(self.device, self.model.dtype), output_attentions=True).attentions
         mean = torch.stack([probs[0] for probs in layers]).mean(dim=0)  # [1 + patches, 1 + patches]
@@ -178,9 +181,10 @@ class DinoSegPipeline:
             ValueError: naming the argument, value and remedy.
         """
         threshold = self.threshold if threshold is None else threshold
-        proposals = merge(attention.to(self.device), points, iterations, threshold, remove_merged, distances)
-        labels, kept = relabel(suppress(proposals, size))
-        return DiffSegOutput(labels.cpu(), proposals[kept].cpu(), attention, image)
+        labels, proposals = segment_attention(
+            attention.to(self.device), size, points, iterations, threshold, remove_merged, distances
+        )
+        return DiffSegOutput(labels.cpu(), proposals.cpu(), attention, image)
 
     def __call__(
         self,
@@ -199,10 +203,21 @@ class DinoSegPipeline:
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy; before the model runs.
         """
-        tau = self.threshold if threshold is None else threshold
-        check_settings(self.side, points, iterations, tau)
-        shown = read_image(image, size)
-        return self.segment(self.attend(image), points, iterations, tau, remove_merged, size, shown)
+        threshold = self.threshold if threshold is None else threshold
+        check_settings(self.side, points, iterations, threshold)
+        original = load_image(image)
+        shown = centre_square(original, size)
+        attention = self._attend(centre_square(original, self.image_size))
+        labels, proposals = segment_attention(
+            attention.to(self.device), size, points, iterations, threshold, remove_merged
+        )
+        return DiffSegOutput(
+            labels.cpu(),
+            proposals.cpu(),
+            attention,
+            shown,
+            original_size=(original.height, original.width),
+        )
 
 
 def _default_name() -> str:

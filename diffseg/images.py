@@ -1,10 +1,11 @@
-"""Any image in, one square RGB image out."""
+"""Any image in, one RGB image out; and labels back into its own pixels."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Integer
 from PIL import Image, ImageOps
 
 from diffseg import IMAGE_SIZE
@@ -33,8 +34,11 @@ def read_image(image: ImageLike, size: int = IMAGE_SIZE) -> Image.Image:
     Raises:
         TypeError, ValueError, FileNotFoundError: naming the argument, the value and the remedy.
     """
-    if size < 1:
-        raise ValueError(f"size must be a positive number of pixels, got {size}; try {IMAGE_SIZE}.")
+    return centre_square(load_image(image), size)
+
+
+def load_image(image: ImageLike) -> Image.Image:
+    """Read, turn upright, and flatten to RGB, in the size that it has; see `read_image`."""
     if isinstance(image, (str, os.PathLike)):
         image = _open(Path(image))
     elif isinstance(image, np.ndarray):
@@ -43,18 +47,55 @@ def read_image(image: ImageLike, size: int = IMAGE_SIZE) -> Image.Image:
         raise TypeError(f"image has the type {type(image).__name__}. {_REMEDY}")
     if 0 in image.size:
         raise ValueError(f"image is empty: its size is {image.size}. {_REMEDY}")
-    upright = ImageOps.exif_transpose(image)
-    return centre_square(_to_rgb(upright), size)
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """The central square of an image, resized to size x size (antialiased)."""
-    width, height = image.size
+    """The central square of an image, resized to size x size (antialiased).
+
+    Raises:
+        ValueError: if the size is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"size must be a positive number of pixels, got {size}; try {IMAGE_SIZE}.")
+    # Cropped first: resize(box=...) would let pixels from outside the square bleed into its edge.
+    return image.crop(_square(*image.size)).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def fit_whole(image: Image.Image, size: int, step: int) -> Image.Image:
+    """The whole image with a short side of `size`, a multiple of `step`; the long side becomes the nearest multiple."""
+    factor = size / min(image.size)
+    width, height = (max(round(side * factor / step), 1) * step for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def labels_at_original(
+    labels: Integer[np.ndarray, "h w"], height: int, width: int, crop: bool
+) -> Int[np.ndarray, "{height} {width}"]:
+    """Labels of a segmented picture in the pixels of the picture it was made from, by nearest neighbour.
+
+    Args:
+        labels: of the central square if `crop`, else of the whole picture.
+        height, width: of the picture as `load_image` gives it, which is upright.
+        crop: whether the central square was segmented.
+
+    Returns:
+        int64, -1 where nothing was segmented.
+    """
+    left, top, right, bottom = _square(width, height) if crop else (0, 0, width, height)
+    resized = Image.fromarray(np.asarray(labels, np.int32)).resize(
+        (right - left, bottom - top), Image.Resampling.NEAREST
+    )
+    result = np.full((height, width), -1, np.int64)
+    result[top:bottom, left:right] = resized
+    return result
+
+
+def _square(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the central square."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    # Cropped first: resize(box=...) would let pixels from outside the square bleed into its edge.
-    square = image.crop((left, top, left + side, top + side))
-    return square.resize((size, size), Image.Resampling.LANCZOS)
+    return left, top, left + side, top + side
 
 
 def _open(path: Path) -> Image.Image:

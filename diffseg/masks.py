@@ -10,7 +10,9 @@ from diffseg import IMAGE_SIZE
 _BLOCK = 2**22  # upsampled values alive at once: 16 MB in float32
 
 
-def suppress(proposals: Float[Tensor, "proposals h w"], size: int = IMAGE_SIZE) -> Int[Tensor, "{size} {size}"]:
+def suppress(
+    proposals: Float[Tensor, "proposals h w"], size: int | tuple[int, int] = IMAGE_SIZE
+) -> Int[Tensor, "height width"]:
     """Non-maximum suppression: upsample every proposal, then the largest wins each pixel (Eq. 6).
 
     Bilinear upsampling comes first and argmax after it, so edges are smooth. On a tie the lower
@@ -18,7 +20,7 @@ def suppress(proposals: Float[Tensor, "proposals h w"], size: int = IMAGE_SIZE) 
 
     Args:
         proposals: maps that each sum to 1.
-        size: side of the result, pixels.
+        size: side of the result, or its (height, width), pixels.
 
     Returns:
         int64 indices into `proposals`. Some may win nowhere: see `relabel`.
@@ -31,16 +33,17 @@ def suppress(proposals: Float[Tensor, "proposals h w"], size: int = IMAGE_SIZE) 
             f"proposals has the shape {list(proposals.shape)}; expected [proposals, h, w] with "
             "at least one, as `merge` returns them."
         )
-    if size < 1:
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
         raise ValueError(f"size must be a positive number of pixels, got {size}.")
     if not proposals.isfinite().all():
         raise ValueError("proposals holds NaN or infinity; every proposal must be a distribution.")
-    count = max(1, _BLOCK // size**2)
+    count = max(1, _BLOCK // (height * width))
     best = labels = None
     for start in range(0, len(proposals), count):
         some = proposals[None, start : start + count].float()
-        upsampled = F.interpolate(some, size=(size, size), mode="bilinear", align_corners=False)
-        values, winners = upsampled[0].max(dim=0)  # [size, size] each
+        upsampled = F.interpolate(some, size=(height, width), mode="bilinear", align_corners=False)
+        values, winners = upsampled[0].max(dim=0)  # [height, width] each
         winners += start
         if best is None:
             best, labels = values, winners

@@ -17,22 +17,32 @@ EPSILON = 1e-12  # logarithms are taken of probabilities no smaller than this
 _ROWS = 512  # maps whose logarithms are alive at once
 
 
-def anchor_grid(size: int = ATTENTION_SIZE, points: int = POINTS) -> Int[Tensor, "anchors 2"]:
+def anchor_grid(size: int | tuple[int, int] = ATTENTION_SIZE, points: int = POINTS) -> Int[Tensor, "anchors 2"]:
     """Rows and columns of points x points evenly spaced, centred anchors (Eq. 4).
 
     16 points on a side of 64 are at 1, 5, ..., 61. Row-major order.
 
+    Args:
+        size: the side of the attention, or its (rows, columns).
+        points: along each axis.
+
     Raises:
-        ValueError: unless 2 <= points <= size.
+        ValueError: unless 2 <= points <= the shorter side.
     """
-    if not 2 <= points <= size:
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if not 2 <= points <= min(rows, columns):
         raise ValueError(
-            f"points={points} must be from 2 to the side of the attention, {size}; the paper takes {POINTS}."
+            f"points={points} must be from 2 to the side of the attention, {min(rows, columns)}; "
+            f"the paper takes {POINTS}."
         )
-    step = (size - 1) // (points - 1)
-    first = (size - 1 - step * (points - 1)) // 2
-    ticks = first + step * torch.arange(points)
-    return torch.cartesian_prod(ticks, ticks)
+    return torch.cartesian_prod(_ticks(rows, points), _ticks(columns, points))
+
+
+def _ticks(length: int, points: int) -> Int[Tensor, " {points}"]:
+    """Evenly spaced, centred positions along one axis."""
+    step = (length - 1) // (points - 1)
+    first = (length - 1 - step * (points - 1)) // 2
+    return first + step * torch.arange(points)
 
 
 def log_probability(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -66,9 +76,7 @@ def symmetric_kl(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"]) -> Float[Tens
     return distances.mul_(0.5).clamp_min_(0)
 
 
-def anchor_distances(
-    attention: Float[Tensor, "side side side side"], points: int = POINTS
-) -> Float[Tensor, "anchors positions"]:
+def anchor_distances(attention: Float[Tensor, "h w h w"], points: int = POINTS) -> Float[Tensor, "anchors positions"]:
     """D between the anchors' maps and all maps: the costly part of pass 1.
 
     It does not depend on the threshold: computed once and handed to `merge`, it makes a
@@ -80,7 +88,7 @@ def anchor_distances(
     size = check_attention(attention)
     rows, columns = anchor_grid(size, points).to(attention.device).T
     maps = rearrange(attention, "i j k l -> (i j) (k l)")
-    own = rows * size + columns
+    own = rows * size[1] + columns
     distances = symmetric_kl(maps[own], maps)
     if not distances.isfinite().all():
         raise ValueError("attention holds NaN or infinity; every attention[i, j] must be a distribution.")
@@ -89,13 +97,13 @@ def anchor_distances(
 
 
 def merge(
-    attention: Float[Tensor, "side side side side"],
+    attention: Float[Tensor, "h w h w"],
     points: int = POINTS,
     iterations: int = ITERATIONS,
     threshold: Real | Sequence[Real] = THRESHOLD,
     remove_merged: bool = True,
     distances: Float[Tensor, "anchors positions"] | None = None,
-) -> Float[Tensor, "proposals side side"]:
+) -> Float[Tensor, "proposals h w"]:
     """Object proposals from aggregated attention: Algorithm 1.
 
     Pass 1 replaces each anchor's map by the mean of ALL maps nearer than the threshold. Each
@@ -120,29 +128,29 @@ def merge(
 
 
 def merge_passes(
-    attention: Float[Tensor, "side side side side"],
+    attention: Float[Tensor, "h w h w"],
     points: int = POINTS,
     iterations: int = ITERATIONS,
     threshold: Real | Sequence[Real] = THRESHOLD,
     remove_merged: bool = True,
     distances: Float[Tensor, "anchors positions"] | None = None,
-) -> list[Float[Tensor, "_ side side"]]:
+) -> list[Float[Tensor, "_ h w"]]:
     """The proposals after every pass of `merge`, which takes the same arguments and returns the last of these."""
     size = check_attention(attention)
     thresholds = check_settings(size, points, iterations, threshold)
     if distances is None:
         distances = anchor_distances(attention, points)
-    elif distances.shape != (points**2, size**2):
+    elif distances.shape != (points**2, size[0] * size[1]):
         raise ValueError(
             f"distances has the shape {list(distances.shape)}, expected "
-            f"{[points**2, size**2]}; use anchor_distances(attention, points={points})."
+            f"{[points**2, size[0] * size[1]]}; use anchor_distances(attention, points={points})."
         )
     maps = rearrange(attention, "i j k l -> (i j) (k l)").float()
-    passes = [average(distances < thresholds[0], maps)]
+    passes = [average(distances.to(maps.device) < thresholds[0], maps)]
     for tau in thresholds[1:]:
         near = symmetric_kl(passes[-1], passes[-1]) < tau
         passes.append(average(greedy_groups(near, remove_merged), passes[-1]))
-    return [rearrange(proposals, "p (k l) -> p k l", k=size) for proposals in passes]
+    return [rearrange(proposals, "p (k l) -> p k l", k=size[0]) for proposals in passes]
 
 
 def greedy_groups(near: Bool[Tensor, "n n"], remove_merged: bool = True) -> Bool[Tensor, "groups n"]:
@@ -170,18 +178,18 @@ def average(members: Bool[Tensor, "groups n"], maps: Float[Tensor, "n d"]) -> Fl
         return share @ maps
 
 
-def check_attention(attention: Tensor) -> int:
-    """The side of aggregated attention; ValueError unless it is [side, side, side, side]."""
+def check_attention(attention: Tensor) -> tuple[int, int]:
+    """Rows and columns of aggregated attention; ValueError unless it is [rows, columns, rows, columns]."""
     shape = list(attention.shape)
-    if len(shape) != 4 or len(set(shape)) != 1 or shape[0] < 2:
-        raise ValueError(
-            f"attention has the shape {shape}; expected [side, side, side, side], as `aggregate` returns it."
-        )
-    return shape[0]
+    if len(shape) != 4 or shape[:2] != shape[2:] or min(shape) < 2:
+        raise ValueError(f"attention has the shape {shape}; expected [h, w, h, w], as `aggregate` returns it.")
+    return shape[0], shape[1]
 
 
-def check_settings(size: int, points: int, iterations: int, threshold: Real | Sequence[Real]) -> list[float]:
-    """Check the settings of `merge` for attention of one side; the threshold of each pass."""
+def check_settings(
+    size: int | tuple[int, int], points: int, iterations: int, threshold: Real | Sequence[Real]
+) -> list[float]:
+    """Check the settings of `merge` for attention of one size; the threshold of each pass."""
     anchor_grid(size, points)
     if iterations < 1:
         raise ValueError(f"iterations={iterations} must be at least 1; the paper takes {ITERATIONS}.")

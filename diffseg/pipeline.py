@@ -1,55 +1,49 @@
-"""The thin pipeline that walks an image through the rooms: diffuse, attend, segment."""
+"""The thin pipeline that walks an image through the chapters: diffuse, attend, segment."""
 
-import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from diffseg import (
-    IMAGE_SIZE,
-    ITERATIONS,
-    POINTS,
-    SEED,
-    THRESHOLD,
-    TIMESTEP,
-)
+from diffseg import ITERATIONS, POINTS, SEED, THRESHOLD, TIMESTEP
 from diffseg.aggregation import aggregate
 from diffseg.attention import RecordedLayer, record_attention
-from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor, unet_pass
-from diffseg.images import ImageLike, read_image
+from diffseg.backbones import find_backbone
+from diffseg.diffuse import draw_noise, encode, to_tensor
+from diffseg.images import ImageLike, centre_square, fit_whole, labels_at_original, load_image
 from diffseg.masks import relabel, suppress
 from diffseg.merging import check_settings, merge
 from diffseg.models.captioner import BLIP, Captioner
-from diffseg.models.loading import quiet_loading
-from diffseg.models.paths import POCKET, resolve_model
+from diffseg.models.loading import load_parts, quiet_loading
+from diffseg.models.settings import Settings, write_settings
+from diffseg.progress import silent
 from diffseg.semantics import Noun, find_nouns, find_tokens, merge_by_word, name_words, noun_maps
-
-SETTINGS_FILE = "diffseg.json"  # beside model_index.json: {"threshold": tau}
-_COMPONENTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-_REMEDY = "Pass 'pocket' or Stable Diffusion v1 or v2, such as 'CompVis/stable-diffusion-v1-4'."
 
 
 @dataclass(repr=False)
-class DiffSegOutput:
-    """What `DiffSegPipeline` returns; all tensors are on the CPU.
+class DiffSegOutput(BaseOutput):
+    """What `DiffSegPipeline` returns for one picture; all tensors are on the CPU.
 
     Attributes:
-        labels: int64 [512, 512], the segment of each pixel, 0 to P - 1 without gaps.
-        proposals: float32 [P, 64, 64], the map behind each segment; each sums to 1.
-        attention: float32 [64, 64, 64, 64]; attention[i, j] sums to 1.
-        image: the 512x512 picture that was segmented; None if only attention was given.
+        labels: int64 [H, W], the segment of each pixel, 0 to P - 1 without gaps.
+        proposals: float32 [P, h, w], the map behind each segment; each sums to 1.
+        attention: float32 [h, w, h, w]; attention[i, j] sums to 1.
+        image: the picture that was segmented, H x W; None if only attention was given.
         words: words[id] names mask id; None if no names were asked for, empty if there was no noun to choose from.
         confidence: float32 [P], from 1 / nouns (chance) to 1, how far each word stands out in its mask.
         caption: the sentence that the words come from.
+        original_size: height and width of the picture that was given, turned upright.
+        crop: whether `image` is its central square.
     """
 
     labels: Int[Tensor, "height width"]
@@ -59,6 +53,18 @@ class DiffSegOutput:
     words: tuple[str, ...] | None = None
     confidence: Float[Tensor, " proposals"] | None = None
     caption: str | None = None
+    original_size: tuple[int, int] | None = None
+    crop: bool = True
+
+    def at_original(self) -> Int[np.ndarray, "height width"]:
+        """The labels in the pixels of the picture that was given, turned upright: int64, -1 outside of the crop.
+
+        Raises:
+            ValueError: if the output was made from attention alone.
+        """
+        if self.original_size is None:
+            raise ValueError("original_size is None: the output was made from attention. Call the pipeline instead.")
+        return labels_at_original(self.labels.numpy(), *self.original_size, self.crop)
 
     def __repr__(self) -> str:
         shares = torch.bincount(self.labels.flatten()) / self.labels.numel()
@@ -74,14 +80,14 @@ class DiffSegOutput:
 
 
 class DiffSegPipeline(DiffusionPipeline):
-    """DiffSeg with any Stable Diffusion v1 or v2 model.
+    """DiffSeg with a Stable Diffusion: v1, v2, XL, or the pocket model; SD3 and FLUX are experimental.
 
         pipe = DiffSegPipeline.from_pretrained("pocket")
         out = pipe("photo.jpg")
         out.labels    # [512, 512]
 
-    `pipe.to("cuda")`, `dtype=`, `pipe.components` and the rest come from diffusers. The two
-    halves can be called apart, to try many settings on one UNet pass, and `pipe.record` gives the
+    `pipe.to("cuda")`, `dtype=`, offloading, `pipe.components` and the rest come from diffusers. The two
+    halves can be called apart, to try many settings on one pass through the model, and `pipe.record` gives the
     layers one by one:
 
         attention = pipe.attend("photo.jpg")
@@ -91,25 +97,47 @@ class DiffSegPipeline(DiffusionPipeline):
         vae, text_encoder, tokenizer, unet, scheduler: as in `StableDiffusionPipeline`. The
             scheduler gives the noise schedule only; nothing is sampled.
         threshold: this model's own merging threshold, the default of every call.
+        text_encoder_2, tokenizer_2, text_encoder_3, tokenizer_3, transformer: of models that have them.
 
     Attributes:
+        backbone: what is particular to the family of the model, see `diffseg.backbones`.
         captioner: what says words="caption", a `Captioner` or anything from image to sentence. None until it is needed
-            or set; then BLIP, or pocket-blip beside the pocket model.
+            or set; then the one that the model's diffseg.json names, or BLIP.
 
     Raises:
-        ValueError: if the components are not those of a Stable Diffusion v1 or v2 model.
+        ValueError: if the components are not those of a model that is known.
     """
 
-    def __init__(self, vae, text_encoder, tokenizer, unet, scheduler, threshold: Real = THRESHOLD):
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->vae->unet->transformer"
+    _optional_components = ["unet", "transformer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3"]
+
+    #: Anchors along one side, the default of `segment`.
+    points = POINTS
+
+    def __init__(
+        self,
+        vae,
+        text_encoder,
+        tokenizer,
+        unet,
+        scheduler,
+        threshold: Real = THRESHOLD,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        text_encoder_3=None,
+        tokenizer_3=None,
+        transformer=None,
+    ):
         super().__init__()
-        _check_components(vae, text_encoder, unet, scheduler)
-        self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=scheduler,
-        )
+        parts = {
+            "vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "unet": unet, "scheduler": scheduler,
+            "text_encoder_2": text_encoder_2, "tokenizer_2": tokenizer_2, "text_encoder_3": text_encoder_3,
+            "tokenizer_3": tokenizer_3, "transformer": transformer,
+        }  # fmt: skip
+        self.backbone = find_backbone(parts)
+        if not hasattr(scheduler.config, "num_train_timesteps"):
+            raise ValueError(f"scheduler is a {type(scheduler).__name__} without a training schedule.")
+        self.register_modules(**parts)
         self.threshold = float(threshold)
         self.captioner: Callable[[Image.Image], str] | None = None
         self._captioner_name = BLIP
@@ -119,53 +147,56 @@ class DiffSegPipeline(DiffusionPipeline):
         """Load a model by name.
 
         Args:
-            name: "pocket", a folder, or a hub id; None: $DIFFSEG_MODEL, else "pocket".
-            **kwargs: of `DiffusionPipeline.from_pretrained` (dtype, variant, revision,
-                ...), and `threshold`, which overrides the one in the folder's diffseg.json.
+            name: "pocket", a folder, a single file (.safetensors or .ckpt), or a hub id; None: $DIFFSEG_MODEL, else
+                "pocket".
+            **kwargs: of `DiffusionPipeline.from_pretrained` (dtype or torch_dtype, variant, revision, device_map,
+                local_files_only, ...), and `threshold`, which overrides the one in the folder's diffseg.json.
 
         Raises:
-            FileNotFoundError, ValueError: if there is no such model, or it is not like Stable
-                Diffusion v1 or v2.
+            FileNotFoundError, ValueError: if there is no such model, or it is of an unknown kind.
+            OSError: if the hub does not give it; the message says what to do.
         """
-        folder = resolve_model(name)
-        if not os.path.isdir(folder):
-            # Its import is slow and chatty, so it waits until a hub model is asked for.
-            from diffusers import StableDiffusionPipeline
-
-            # The safety checker and its friends are neither needed nor downloaded.
-            unused = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-            hub = {key: kwargs[key] for key in _HUB_ARGUMENTS & kwargs.keys()}
-            folder = StableDiffusionPipeline.download(folder, **unused, **hub)
-        _check_folder(Path(folder))
-        kwargs.setdefault("threshold", read_threshold(Path(folder)))
+        load = super().from_pretrained
         with quiet_loading():
-            pipe = super().from_pretrained(folder, **kwargs)
-        if folder == resolve_model(POCKET):
-            pipe._captioner_name = POCKET
+            parts, settings = load_parts(name, kwargs)
+            kwargs.setdefault("threshold", settings.threshold)
+            pipe = cls(**parts, **kwargs) if isinstance(parts, dict) else load(parts, **kwargs)
+        pipe._captioner_name = settings.captioner or BLIP
         return pipe
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Save a folder that `StableDiffusionPipeline` can load too, and diffseg.json in it."""
+        """Save a folder that the stock pipeline can load too, and diffseg.json in it."""
         super().save_pretrained(save_directory, **kwargs)
-        settings = json.dumps({"threshold": self.threshold}, indent=2)
-        (Path(save_directory) / SETTINGS_FILE).write_text(settings + "\n", encoding="utf-8")
+        captioner = None if self._captioner_name == BLIP else self._captioner_name
+        if captioner and os.path.isdir(captioner):
+            captioner = Path(os.path.relpath(captioner, save_directory)).as_posix()
+        write_settings(Path(save_directory), Settings(self.threshold, captioner))
+
+    def to(self, *args, **kwargs) -> "DiffSegPipeline":
+        """Move all components, and the captioner with them, or change their dtype; see `DiffusionPipeline.to`."""
+        super().to(*args, **kwargs)
+        if isinstance(self.captioner, Captioner):
+            self.captioner.to(self._execution_device)
+        return self
 
     @torch.no_grad()
     def record(
         self,
-        image: ImageLike,
+        image: ImageLike | Sequence[ImageLike],
         prompt: str = "",
         timestep: int = TIMESTEP,
-        seed: int = SEED,
+        seed: int | torch.Generator = SEED,
         noise: bool = True,
-        size: int = IMAGE_SIZE,
+        size: int | None = None,
         kinds: Sequence[str] = ("self",),
         heads: str = "mean",
+        crop: bool = True,
     ) -> list[RecordedLayer]:
-        """What every attention layer looks at in one UNet pass over the image.
+        """The attention of every layer in one pass over the image.
 
         Args:
-            image, prompt, timestep, seed, noise, size: as in `attend`.
+            image, prompt, timestep, seed, noise, size, crop: as in `attend`; of a list of images, which must have one
+                shape, all in one pass.
             kinds, heads: as in `record_attention`.
 
         Returns:
@@ -174,14 +205,10 @@ class DiffSegPipeline(DiffusionPipeline):
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
         """
-        self._check_pass(timestep, size)
-        pixels = to_tensor(read_image(image, size)).to(self._execution_device)
-        latent = encode(self.vae, pixels)
-        if noise:
-            latent = add_noise(latent, self.scheduler, timestep, seed)
-        embedding = embed_prompt(self.tokenizer, self.text_encoder, prompt)
-        with record_attention(self.unet, kinds, heads) as layers:
-            unet_pass(self.unet, latent, timestep, embedding)
+        size = self._check_pass(timestep, size)
+        pictures = [self._fit(load_image(each), size, crop) for each in _as_list(image)]
+        layers = self._record(pictures, [prompt] * len(pictures), timestep, seed, noise, kinds, heads)
+        self.maybe_free_model_hooks()
         return layers
 
     @torch.no_grad()
@@ -190,31 +217,36 @@ class DiffSegPipeline(DiffusionPipeline):
         image: ImageLike,
         prompt: str = "",
         timestep: int = TIMESTEP,
-        seed: int = SEED,
+        seed: int | torch.Generator = SEED,
         noise: bool = True,
         weights: str | Mapping[int, Real] = "layer",
-        size: int = IMAGE_SIZE,
+        size: int | None = None,
+        crop: bool = True,
     ) -> Float[Tensor, "h w h w"]:
-        """The first half: one UNet pass over the image, aggregated.
+        """The first half: one pass over the image, aggregated.
 
         Args:
             image: a PIL image, a uint8 array [h, w, 3], or a path.
             prompt: the paper segments with the empty one.
             timestep: t, an index of the training schedule.
-            seed: of the noise.
+            seed: of the noise, or a generator to draw it from.
             noise: False leaves the latent clean, as the released code does.
             weights: of the layers, see `aggregate`.
-            size: the image is cropped to a square and resized to it; a multiple of
-                `pipe.size_step`.
+            size: the shorter side of what the model gets, pixels, a multiple of `pipe.size_step`; None: what the model
+                was made for, 512 for Stable Diffusion v1.
+            crop: True, the paper: the central square. False: the whole picture in its own shape.
 
         Returns:
-            float32 on the CPU; attention[i, j] sums to 1. Its side is that of the latent.
+            float32 on the CPU; attention[i, j] sums to 1. Its size is that of the finest layer.
 
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
         """
-        maps = [layer.probs for layer in self.record(image, prompt, timestep, seed, noise, size)]
-        return aggregate(maps, size=size // self.vae_scale_factor, weights=weights).cpu()
+        size = self._check_pass(timestep, size)
+        picture = self._fit(load_image(image), size, crop)
+        layers = self._record([picture], [prompt], timestep, seed, noise)
+        self.maybe_free_model_hooks()
+        return _aggregate(layers, weights).cpu()
 
     @torch.no_grad()
     def segment(
@@ -224,7 +256,7 @@ class DiffSegPipeline(DiffusionPipeline):
         iterations: int = ITERATIONS,
         threshold: Real | Sequence[Real] | None = None,
         remove_merged: bool = True,
-        size: int | None = None,
+        size: int | tuple[int, int] | None = None,
         image: Image.Image | None = None,
         distances: Float[Tensor, "anchors positions"] | None = None,
     ) -> DiffSegOutput:
@@ -234,22 +266,23 @@ class DiffSegPipeline(DiffusionPipeline):
             attention: as `attend` returns it.
             points, iterations, remove_merged, distances: see `merge`.
             threshold: None takes the model's own.
-            size: side of the labels, pixels; None: that of the image the attention came from.
+            size: side of the labels, or their (height, width), pixels; None: that of the image the attention came from.
             image: handed on to the output.
 
         Raises:
             ValueError: naming the argument, value and remedy.
         """
         threshold = self.threshold if threshold is None else threshold
-        size = attention.shape[0] * self.vae_scale_factor if size is None else size
-        on_device = attention.to(self._execution_device)
-        proposals = merge(on_device, points, iterations, threshold, remove_merged, distances)
-        labels, kept = relabel(suppress(proposals, size))
-        return DiffSegOutput(labels.cpu(), proposals[kept].cpu(), attention, image)
+        size = tuple(side * self.pixels_per_position for side in attention.shape[:2]) if size is None else size
+        labels, proposals = segment_attention(
+            attention.to(self._execution_device), size, points, iterations, threshold, remove_merged, distances
+        )
+        return DiffSegOutput(labels.cpu(), proposals.cpu(), attention.cpu(), image)
 
+    @torch.no_grad()
     def __call__(
         self,
-        image: ImageLike,
+        image: ImageLike | Sequence[ImageLike],
         prompt: str = "",
         timestep: int = TIMESTEP,
         points: int = POINTS,
@@ -259,53 +292,64 @@ class DiffSegPipeline(DiffusionPipeline):
         noise: bool = True,
         weights: str | Mapping[int, Real] = "layer",
         remove_merged: bool = True,
-        size: int = IMAGE_SIZE,
+        size: int | None = None,
         words: str | Sequence[str] | None = None,
         prompted_masks: bool = False,
-    ) -> DiffSegOutput:
+        crop: bool = True,
+        generator: torch.Generator | None = None,
+        batch_size: int = 4,
+        return_dict: bool = True,
+    ) -> DiffSegOutput | tuple | list:
         """Segment an image: `attend`, then `segment`, where the other arguments are described.
 
         Args:
+            image: one, or a list; images of one shape go through the model in one batch.
             words: None: masks only. A list of nouns: each mask gets the one whose cross-attention is strongest in it,
                 and masks of one noun become one (Eq. 11). "caption": the nouns of a caption of the image.
             prompted_masks: False: the masks come from a pass with `prompt`, as in the paper; True: with the caption
                 or the list of words as the prompt, as in the released code.
+            generator: draws the noise in place of `seed`.
+            batch_size: how many images go through the model together at most.
+            return_dict: False gives tuples, as in diffusers.
+
+        Returns:
+            An output, or a list of them for a list of images.
 
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy;
-                before the UNet runs.
+                before the model runs.
         """
-        self._check_pass(timestep, size)
-        tau = self.threshold if threshold is None else threshold
-        check_settings(size // self.vae_scale_factor, points, iterations, tau)
-        picture = read_image(image, size)
-        given, nouns, tokens = ("", [], []) if words is None else self._vocabulary(picture, words)
-        prompt = given if prompted_masks and nouns else prompt
-        attention = self.attend(picture, prompt, timestep, seed, noise, weights, size)
-        out = self.segment(attention, points, iterations, tau, remove_merged, size, picture)
-        if words is not None:
-            out.words, out.caption = (), given
-        if nouns:
-            layers = self.record(picture, given, timestep, seed, noise, size, kinds=("cross",))
-            named = merge_by_word(out.labels, out.proposals, noun_maps(layers, tokens, size).cpu())
-            out.labels, out.proposals, kept, out.confidence = named
-            out.words = tuple(nouns[index].word for index in kept)
-        return out
-
-    def _vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> tuple[str, list[Noun], list[list[int]]]:
-        """The prompt, its nouns, and the tokens of each noun."""
-        if isinstance(words, str) and words != "caption":
-            raise ValueError(f"words={words!r} must be 'caption', a list of nouns such as ['car', 'road'], or None.")
-        if words == "caption":
-            if self.captioner is None:
-                self.captioner = Captioner.from_pretrained(self._captioner_name)
-            prompt = self.captioner(picture)
-            nouns = find_nouns(prompt)
-        else:
-            prompt, nouns = name_words(words)
-        if not nouns:
-            warnings.warn(f"the caption {prompt!r} has no noun: the masks stay without names.", stacklevel=3)
-        return prompt, nouns, find_tokens(self.tokenizer, prompt, nouns)
+        size = self._check_pass(timestep, size)
+        threshold = self.threshold if threshold is None else threshold
+        check_settings(size // self.pixels_per_position, points, iterations, threshold)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1: images that go through the model together.")
+        originals = [load_image(each) for each in _as_list(image)]
+        pictures = [self._fit(original, size, crop) for original in originals]
+        vocabularies = [None if words is None else self._vocabulary(picture, words) for picture in pictures]
+        noise_of = seed if generator is None else generator
+        outs: list[DiffSegOutput | None] = [None] * len(pictures)
+        for batch in self._with_bar(_batches(pictures, batch_size)):
+            passes = self._attend_to_words(
+                *zip(*((pictures[index], vocabularies[index]) for index in batch)),
+                prompt, prompted_masks, timestep, noise_of, noise,
+            )  # fmt: skip
+            for index, (selfs, crosses) in zip(batch, passes, strict=True):
+                picture, original = pictures[index], originals[index]
+                attention = _aggregate(selfs, weights)
+                labels, proposals = segment_attention(
+                    attention, (picture.height, picture.width), points, iterations, threshold, remove_merged
+                )
+                outs[index] = DiffSegOutput(
+                    **_named(labels, proposals, crosses, vocabularies[index]),
+                    attention=attention.cpu(),
+                    image=picture,
+                    original_size=(original.height, original.width),
+                    crop=crop,
+                )
+        self.maybe_free_model_hooks()
+        results = outs if return_dict else [out.to_tuple() for out in outs]
+        return results if isinstance(image, (list, tuple)) else results[0]
 
     @property
     def vae_scale_factor(self) -> int:
@@ -313,11 +357,18 @@ class DiffSegPipeline(DiffusionPipeline):
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
-    def size_step(self) -> int:
-        """Image sizes must be multiples of this, so that the UNet can halve the latent evenly."""
-        return self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+    def pixels_per_position(self) -> int:
+        """Pixels per position of the finest attention, along one side."""
+        return self.backbone.pixels_per_position(self)
 
-    def _check_pass(self, timestep: int, size: int) -> None:
+    @property
+    def size_step(self) -> int:
+        """Image sizes must be multiples of this."""
+        return self.backbone.size_step(self)
+
+    def _check_pass(self, timestep: int, size: int | None) -> int:
+        """The size, checked; None becomes the model's own."""
+        size = self.backbone.default_size(self) if size is None else size
         steps = self.scheduler.config.num_train_timesteps
         if not 0 <= timestep < steps:
             raise ValueError(
@@ -326,69 +377,156 @@ class DiffSegPipeline(DiffusionPipeline):
         if size < self.size_step or size % self.size_step:
             raise ValueError(
                 f"size={size} must be a positive multiple of {self.size_step} for this model; "
-                f"the paper takes {IMAGE_SIZE}."
+                f"it was made for {self.backbone.default_size(self)}."
             )
+        return size
+
+    def _fit(self, picture: Image.Image, size: int, crop: bool) -> Image.Image:
+        """What of a picture the model gets to see."""
+        return centre_square(picture, size) if crop else fit_whole(picture, size, self.size_step)
+
+    def _record(
+        self,
+        pictures: Sequence[Image.Image],
+        prompts: Sequence[str],
+        timestep: int,
+        seed: int | torch.Generator,
+        noise: bool,
+        kinds: Sequence[str] = ("self",),
+        heads: str = "mean",
+    ) -> list[RecordedLayer]:
+        """One recorded pass over pictures of one shape."""
+        device = self._execution_device
+        latent = encode(self.vae, torch.cat([to_tensor(picture) for picture in pictures]).to(device))
+        if noise:
+            latent = self.backbone.add_noise(self, latent, draw_noise(latent.shape, seed).to(device), timestep)
+        conditions = self.backbone.embed(self, list(prompts))
+        with record_attention(getattr(self, self.backbone.denoiser), kinds, heads) as layers:
+            self.backbone.denoise(self, latent, timestep, conditions)
+        return layers
+
+    def _attend_to_words(
+        self,
+        pictures: Sequence[Image.Image],
+        vocabularies: "Sequence[_Vocabulary | None]",
+        prompt: str,
+        prompted_masks: bool,
+        timestep: int,
+        seed: int | torch.Generator,
+        noise: bool,
+    ) -> list[tuple[list[RecordedLayer], list[RecordedLayer]]]:
+        """Self-attention, for the masks, and cross-attention, for their names, of each picture.
+
+        Where both come from the same prompts, one pass gives both.
+        """
+        named = [vocabulary.prompt if vocabulary and vocabulary.nouns else prompt for vocabulary in vocabularies]
+        for_masks = named if prompted_masks else [prompt] * len(pictures)
+        wanted = any(vocabulary and vocabulary.nouns for vocabulary in vocabularies)
+        kinds = ("self", "cross") if wanted and named == for_masks else ("self",)
+        state = seed.get_state() if isinstance(seed, torch.Generator) else None
+        layers = self._record(pictures, for_masks, timestep, seed, noise, kinds)
+        if wanted and named != for_masks:
+            if state is not None:
+                seed.set_state(state)  # the same noise for the names as for the masks
+            layers = layers + self._record(pictures, named, timestep, seed, noise, ("cross",))
+        return [
+            tuple([each for each in one if each.kind == kind] for kind in ("self", "cross"))
+            for one in _by_picture(layers, len(pictures))
+        ]
+
+    def _vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> "_Vocabulary":
+        """What the masks of a picture may be called."""
+        if isinstance(words, str) and words != "caption":
+            raise ValueError(f"words={words!r} must be 'caption', a list of nouns such as ['car', 'road'], or None.")
+        if words == "caption":
+            if self.captioner is None:
+                self.captioner = Captioner.from_pretrained(self._captioner_name).to(self._execution_device)
+            prompt = self.captioner(picture)
+            nouns = find_nouns(prompt)
+        else:
+            prompt, nouns = name_words(words)
+        if not nouns:
+            warnings.warn(f"the caption {prompt!r} has no noun: the masks stay without names.", stacklevel=3)
+        return _Vocabulary(prompt, nouns, find_tokens(self.backbone.tokenizer(self), prompt, nouns))
+
+    def _with_bar(self, batches: list[list[int]]) -> Iterable[list[int]]:
+        """The batches, with diffusers' progress bar if there are several."""
+        return batches if len(batches) == 1 or silent() else self.progress_bar(batches)
 
 
-_HUB_ARGUMENTS = {
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "token",
-    "use_safetensors",
-    "variant",
-}
+def segment_attention(
+    attention: Float[Tensor, "h w h w"],
+    size: int | tuple[int, int],
+    points: int = POINTS,
+    iterations: int = ITERATIONS,
+    threshold: Real | Sequence[Real] = THRESHOLD,
+    remove_merged: bool = True,
+    distances: Float[Tensor, "anchors positions"] | None = None,
+) -> tuple[Int[Tensor, "height width"], Float[Tensor, "proposals h w"]]:
+    """Attention to labels without gaps, and the proposal behind each, where the attention is; see `merge`, `suppress`.
+
+    Raises:
+        ValueError: naming the argument, value and remedy.
+    """
+    proposals = merge(attention, points, iterations, threshold, remove_merged, distances)
+    labels, kept = relabel(suppress(proposals, size))
+    return labels, proposals[kept]
 
 
-def _check_folder(folder: Path) -> None:
-    """Before loading anything large: is this a Stable Diffusion folder?"""
-    index_file = folder / "model_index.json"
-    if not index_file.is_file():
-        raise ValueError(f"name={str(folder)!r} has no model_index.json. {_REMEDY}")
-    index = json.loads(index_file.read_text(encoding="utf-8"))
-    missing = [part for part in _COMPONENTS if not (index.get(part) or [None])[0]]
-    if missing:
-        raise ValueError(
-            f"name={str(folder)!r} is a {index.get('_class_name', 'model')} without {', '.join(missing)}. {_REMEDY}"
-        )
-    unet = index["unet"][1]
-    if unet != "UNet2DConditionModel":
-        raise ValueError(f"name={str(folder)!r} has a {unet} as its unet. {_REMEDY}")
+# ---- helpers --------------------------------------------------------------------------------------------------------
 
 
-def read_threshold(folder: Path) -> float:
-    """The merging threshold in a model's folder, or the paper's."""
-    file = folder / SETTINGS_FILE
-    if not file.is_file():
-        return THRESHOLD
-    return float(json.loads(file.read_text(encoding="utf-8"))["threshold"])
+@dataclass(frozen=True)
+class _Vocabulary:
+    """What the masks of one picture may be called: a prompt, its nouns, and the tokens of each noun."""
+
+    prompt: str
+    nouns: list[Noun]
+    tokens: list[list[int]]
 
 
-def _check_components(vae, text_encoder, unet, scheduler) -> None:
-    """Stable Diffusion v1 and v2: a text-conditioned UNet over the latents of an autoencoder."""
-    if not hasattr(unet, "attn_processors") or not hasattr(unet.config, "cross_attention_dim"):
-        raise ValueError(f"unet is a {type(unet).__name__}, not a UNet2DConditionModel. {_REMEDY}")
-    extras = [
-        name
-        for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
-        if getattr(unet.config, name, None) is not None
-    ]
-    if extras:
-        raise ValueError(
-            f"unet needs inputs besides an image and a prompt ({', '.join(extras)}), "
-            f"like Stable Diffusion XL's. {_REMEDY}"
-        )
-    if unet.config.in_channels != vae.config.latent_channels:
-        raise ValueError(
-            f"unet takes {unet.config.in_channels} channels and vae makes "
-            f"{vae.config.latent_channels}, as in a model for inpainting. {_REMEDY}"
-        )
-    if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
-        raise ValueError(
-            f"unet reads text of width {unet.config.cross_attention_dim} and text_encoder writes "
-            f"{text_encoder.config.hidden_size}. {_REMEDY}"
-        )
-    if not hasattr(scheduler.config, "num_train_timesteps"):
-        raise ValueError(f"scheduler is a {type(scheduler).__name__} without a training schedule. {_REMEDY}")
+def _as_list(image: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    images = list(image) if isinstance(image, (list, tuple)) else [image]
+    if not images:
+        raise ValueError("image is an empty list; pass one picture or more.")
+    return images
+
+
+def _batches(pictures: Sequence[Image.Image], size: int) -> list[list[int]]:
+    """Indices of pictures that can go through the model together."""
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for index, picture in enumerate(pictures):
+        by_shape.setdefault(picture.size, []).append(index)
+    return [alike[start : start + size] for alike in by_shape.values() for start in range(0, len(alike), size)]
+
+
+def _by_picture(layers: Sequence[RecordedLayer], count: int) -> list[list[RecordedLayer]]:
+    """The layers of each picture of a batch."""
+    return [list(layers)] if count == 1 else [[layer.picture(index) for layer in layers] for index in range(count)]
+
+
+def _aggregate(layers: Sequence[RecordedLayer], weights: str | Mapping[int, Real]) -> Float[Tensor, "h w h w"]:
+    """All layers of one picture, at the size of the finest."""
+    return aggregate([layer.probs for layer in layers], max(layer.grid for layer in layers), weights)
+
+
+def _named(
+    labels: Int[Tensor, "height width"],
+    proposals: Float[Tensor, "proposals h w"],
+    layers: Sequence[RecordedLayer],
+    vocabulary: _Vocabulary | None,
+) -> dict[str, object]:
+    """Labels, proposals and, if there is a vocabulary, names, as the output has them."""
+    if vocabulary is None:
+        return {"labels": labels.cpu(), "proposals": proposals.cpu()}
+    if not vocabulary.nouns:
+        return {"labels": labels.cpu(), "proposals": proposals.cpu(), "words": (), "caption": vocabulary.prompt}
+    maps = noun_maps(layers, vocabulary.tokens, tuple(labels.shape))
+    labels, proposals, kept, confidence = merge_by_word(labels, proposals, maps)
+    return {
+        "labels": labels.cpu(),
+        "proposals": proposals.cpu(),
+        "words": tuple(vocabulary.nouns[index].word for index in kept),
+        "confidence": confidence.cpu(),
+        "caption": vocabulary.prompt,
+    }

@@ -106,14 +106,14 @@ def find_tokens(tokenizer, text: str, nouns: Sequence[Noun]) -> list[list[int]]:
 
 
 def noun_maps(
-    layers: Sequence[RecordedLayer], tokens: Sequence[Sequence[int]], size: int = IMAGE_SIZE
-) -> Float[Tensor, "nouns size size"]:
+    layers: Sequence[RecordedLayer], tokens: Sequence[Sequence[int]], size: int | tuple[int, int] = IMAGE_SIZE
+) -> Float[Tensor, "nouns height width"]:
     """The attention to each noun: cross-attention summed over layers, each map normalised over space (Eq. 9, 10).
 
     Args:
         layers: recorded with kinds=("cross",), with the prompt that the tokens belong to.
         tokens: of each noun; those of one noun are averaged.
-        size: side of the maps, pixels.
+        size: side of the maps, or their (height, width), pixels.
 
     Raises:
         ValueError: without cross-attention layers or nouns.
@@ -123,12 +123,13 @@ def noun_maps(
         raise ValueError(
             f"layers has {len(layers)} cross-attention layers and tokens {len(tokens)} nouns; both need one."
         )
-    total = torch.zeros(len(tokens), size, size, device=layers[0].probs.device)
+    height, width = (size, size) if isinstance(size, int) else size
+    total = torch.zeros(len(tokens), height, width, device=layers[0].probs.device)
     for layer in layers:
         probs = layer.probs.mean(0) if layer.probs.ndim == 3 else layer.probs  # [queries, keys]
         maps = torch.stack([probs[:, own].mean(dim=1) for own in tokens])
-        maps = rearrange(maps, "n (h w) -> 1 n h w", h=layer.size)
-        total += F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)[0]
+        maps = rearrange(maps, "n (h w) -> 1 n h w", h=layer.grid[0])
+        total += F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)[0]
     return total / total.sum(dim=(1, 2), keepdim=True)
 
 
@@ -144,8 +145,8 @@ def label_scores(labels: Int[Tensor, "h w"], maps: Float[Tensor, "nouns h w"]) -
 
 
 def merge_by_word(
-    labels: Int[Tensor, "h w"], proposals: Float[Tensor, "masks side side"], maps: Float[Tensor, "nouns h w"]
-) -> tuple[Int[Tensor, "h w"], Float[Tensor, "words side side"], list[int], Float[Tensor, " words"]]:
+    labels: Int[Tensor, "h w"], proposals: Float[Tensor, "masks rows columns"], maps: Float[Tensor, "nouns h w"]
+) -> tuple[Int[Tensor, "h w"], Float[Tensor, "words rows columns"], list[int], Float[Tensor, " words"]]:
     """Give each mask the noun with the largest score, and make masks of one noun into one mask.
 
     Args:

@@ -95,10 +95,10 @@ def spoiled(value):
     [
         ([], {}, "maps is empty"),
         ([torch.rand(4, 5)], {}, r"maps\[0\] has the shape \[4, 5\]"),
-        ([torch.rand(5, 5)], {}, r"maps\[0\] has the shape \[5, 5\]"),
+        ([torch.rand(5, 5)], {}, r"maps\[0\] has 5 positions, which are not those of size=4"),
         ([torch.rand(4)], {}, r"maps\[0\] has the shape \[4\]"),
-        ([torch.rand(9, 9)], {}, "side 3, which does not divide size=4"),
-        ([torch.rand(64, 64)], {}, "side 8, which does not divide size=4"),
+        ([torch.rand(9, 9)], {}, "has 9 positions, which are not those of size=4"),
+        ([torch.rand(64, 64)], {}, "has 64 positions, which are not those of size=4"),
         ([spoiled(float("nan"))], {}, r"maps\[0\] has rows with NaN"),
         ([spoiled(0.0)], {}, "no mass"),
         ([torch.rand(4, 4)], {"weights": "heavy"}, "weights='heavy' must be one of"),
@@ -111,3 +111,43 @@ def spoiled(value):
 def test_errors_name_the_trouble(maps, options, message):
     with pytest.raises(ValueError, match=message):
         aggregate(maps, 4, **options)
+
+
+# ---- pictures that are not square -----------------------------------------------------------------------------------
+
+
+def wide_maps(grids, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for rows, columns in grids:
+        yield (3 * torch.randn(rows * columns, rows * columns, generator=generator)).softmax(-1)
+
+
+def test_a_wide_picture_by_the_formula():
+    grids, size = [(4, 6), (2, 3), (4, 6)], (4, 6)
+    maps = list(wide_maps(grids))
+    weights = np.array([4, 2, 4]) / 10  # the shorter sides
+    result = aggregate(maps, size)
+    for i, j in np.ndindex(*size):
+        expected = np.zeros(size)
+        for probs, (rows, columns), weight in zip(maps, grids, weights):
+            factor = 4 // rows
+            picture = probs[(i // factor) * columns + j // factor].reshape(1, 1, rows, columns)
+            upsampled = torch.nn.functional.interpolate(picture, size, mode="bilinear")[0, 0].numpy()
+            expected += weight * upsampled / upsampled.sum()
+        np.testing.assert_allclose(result[i, j], expected, rtol=1e-4, atol=1e-8)
+
+
+def test_a_turned_picture_gives_turned_attention():
+    def turned(probs, rows, columns):
+        return probs.reshape(rows, columns, rows, columns).permute(1, 0, 3, 2).reshape(probs.shape)
+
+    grids = [(8, 12), (4, 6), (2, 3)]
+    maps = list(wide_maps(grids))
+    wide = aggregate(maps, (8, 12))
+    tall = aggregate([turned(probs, *grid) for probs, grid in zip(maps, grids)], (12, 8))
+    torch.testing.assert_close(tall, wide.permute(1, 0, 3, 2))
+
+
+def test_a_grid_that_does_not_divide_the_size():
+    with pytest.raises(ValueError, match=r"24 positions, which are not those of size=\(12, 4\)"):
+        aggregate(list(wide_maps([(4, 6)])), (12, 4))

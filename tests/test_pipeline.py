@@ -11,7 +11,7 @@ from helpers_models import tiny_components, tiny_text_encoder, tiny_unet, tiny_v
 from PIL import Image
 
 import diffseg
-from diffseg import DiffSegPipeline, pipeline
+from diffseg import DiffSegPipeline
 from diffseg.aggregation import aggregate
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor
 from diffseg.models import paths
@@ -240,7 +240,7 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"unet": ["diffusers", "UNetMotionModel"]}, "has a UNetMotionModel as its unet"),
+            ({"unet": ["diffusers", "UNetMotionModel"]}, "unet is a UNetMotionModel, not a UNet2DConditionModel"),
             ({"unet": [None, None]}, "without unet. Pass 'pocket' or Stable Diffusion"),
             ({"vae": None, "tokenizer": None}, "without vae, tokenizer"),
         ],
@@ -296,7 +296,7 @@ class TestErrors:
             pipe(picture, **OPTIONS | options)
 
     def test_settings_are_checked_before_the_unet_runs(self, pipe, picture, monkeypatch):
-        monkeypatch.setattr(pipeline, "unet_pass", None)
+        monkeypatch.setattr(pipe.unet, "forward", None)
         with pytest.raises(ValueError, match="threshold"):
             pipe(picture, **OPTIONS | {"threshold": 0})
 

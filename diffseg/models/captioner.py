@@ -41,6 +41,11 @@ class Captioner:
             model = BlipForConditionalGeneration.from_pretrained(folder, **{"dtype": torch.float32} | kwargs)
             return cls(model, AutoProcessor.from_pretrained(folder))
 
+    def to(self, *args, **kwargs) -> "Captioner":
+        """Move the model, or change its dtype, as `torch.nn.Module.to` does."""
+        self.model.to(*args, **kwargs)
+        return self
+
     @torch.no_grad()
     def __call__(self, image: Image.Image) -> str:
         """The most likely sentence, by greedy decoding: the same image gives the same caption.

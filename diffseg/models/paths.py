@@ -8,6 +8,7 @@ MODEL_VARIABLE = "DIFFSEG_MODEL"  # the one switch that moves every notebook to 
 POCKET = "pocket"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_WEIGHTS = {".safetensors", ".ckpt"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -31,17 +32,17 @@ def resolve_model(name: str | os.PathLike | None = None, pocket: str = "pocket-s
     """Turn a model's name into what `from_pretrained` of diffusers or transformers takes.
 
     Args:
-        name: "pocket" (the embedded model), a folder, or a hub id such as
+        name: "pocket" (the embedded model), a folder, a file of weights, or a hub id such as
             "CompVis/stable-diffusion-v1-4". None: the environment variable DIFFSEG_MODEL, and if
             that is not set either, "pocket".
         pocket: the folder of `data/models/` that "pocket" stands for.
 
     Returns:
-        An existing folder or a hub id.
+        An existing folder or file, or a hub id.
 
     Raises:
         FileNotFoundError: if the embedded model is not there.
-        ValueError: if the name is none of the three.
+        ValueError: if the name is none of these.
     """
     name = os.fspath(name) if name is not None else os.environ.get(MODEL_VARIABLE) or POCKET
     if name == POCKET:
@@ -52,12 +53,13 @@ def resolve_model(name: str | os.PathLike | None = None, pocket: str = "pocket-s
                 "or train it again with `make pocket`."
             )
         return str(folder)
-    if Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser())
+    path = Path(name).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix in _WEIGHTS):
+        return str(path)
     if _HUB_ID.fullmatch(name):
         return name
     raise ValueError(
-        f"name={name!r} is neither 'pocket', nor an existing folder, nor a hub id of the form "
+        f"name={name!r} is neither 'pocket', nor an existing folder or file of weights, nor a hub id of the form "
         "'owner/model'; check the spelling (and the environment variable "
         f"{MODEL_VARIABLE}, if that is where it came from)."
     )
