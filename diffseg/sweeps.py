@@ -20,7 +20,6 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from diffseg import POINTS
 from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 
@@ -33,6 +32,7 @@ class Segmenter(Protocol):
     """A method in two halves, as `DiffSegPipeline` and `DinoSegPipeline` are."""
 
     device: torch.device
+    points: int  # anchors along one side
 
     def attend(self, image: Image.Image) -> Float[Tensor, "side side side side"]: ...
 
@@ -43,7 +43,7 @@ def sweep_thresholds(
     pipe: Segmenter,
     cases: Iterable[tuple[Image.Image, Integer[np.ndarray | Tensor, "size size"]]],
     thresholds: Sequence[Real] = THRESHOLDS,
-    points: int = POINTS,
+    points: int | None = None,
 ) -> DataFrame:
     """Score images at many thresholds, with one pass through the model for each image.
 
@@ -51,7 +51,7 @@ def sweep_thresholds(
         pipe: a `DiffSegPipeline` or `DinoSegPipeline`.
         cases: (image, truth) pairs; a generator keeps only one of them alive.
         thresholds: in nats.
-        points: anchors along one side; the default of DinoSeg is `diffseg.dino.DINO_POINTS`.
+        points: anchors along one side; None: as many as the pipeline takes by default.
 
     Returns:
         One row per case and threshold: case (0, 1, ...), threshold, accuracy and miou (of that image), segments.
@@ -59,6 +59,7 @@ def sweep_thresholds(
     Raises:
         ValueError: as `pipe.attend`, `pipe.segment` and `image_score`.
     """
+    points = pipe.points if points is None else points
     rows = []
     for case, (image, truth) in enumerate(cases):
         attention = pipe.attend(image).to(pipe.device)

@@ -15,7 +15,7 @@ from transformers import BlipForConditionalGeneration, ViTModel
 
 from diffseg import DiffSegPipeline
 from diffseg.diffuse import to_tensor
-from diffseg.dino import DINO_POINTS, DinoSegPipeline
+from diffseg.dino import DinoSegPipeline
 from diffseg.models.captioner import Captioner
 from diffseg.models.paths import data_dir
 from diffseg.pocket import scene
@@ -229,6 +229,7 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
         tuning_scenes=1, captions=50, workers=0,
     )  # fmt: skip
     train_pocket_sd(recipe, runs=tmp_path / "runs", target=tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "diffseg.json").read_text())["captioner"] == "../pocket-blip"
     segmented = DiffSegPipeline.from_pretrained(tmp_path / "model")(scene(0).image)
     assert segmented.labels.shape == (512, 512)
     text_to_image = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
@@ -396,7 +397,7 @@ def test_recipe_gives_a_vit_that_transformers_loads(tmp_path):
     assert pipe.threshold in tried.index and tuple(tried.index) == THRESHOLDS
 
     cases = [(drawn.image, drawn.labels) for drawn in map(scene, (0, 1))]
-    scores = sweep_thresholds(pipe, cases, [pipe.threshold, 100.0], DINO_POINTS)
+    scores = sweep_thresholds(pipe, cases, [pipe.threshold, 100.0])
     assert scores.threshold.tolist() == [pipe.threshold, 100.0] * 2
     assert scores.segments[1::2].tolist() == [1, 1]
 

@@ -42,7 +42,7 @@ def lines_of(ax):
 class SplitInTwo:
     """A method whose threshold is the column at which it cuts a picture in two."""
 
-    device = torch.device("cpu")
+    device, points = torch.device("cpu"), 3
 
     def __init__(self):
         self.attended, self.distances = [], []
@@ -64,7 +64,7 @@ class SplitInTwo:
 def test_each_image_is_scored_at_each_threshold_after_one_pass():
     pipe, images = SplitInTwo(), [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     truths = [np.tile(np.arange(8) >= column, (8, 1)).astype(np.uint8) for column in (2, 5)]
-    scores = sweep_thresholds(pipe, zip(images, truths), [2, 5, 9], points=3)
+    scores = sweep_thresholds(pipe, zip(images, truths), [2, 5, 9])
     assert pipe.attended == images
     assert list(scores.columns) == ["case", "threshold", "accuracy", "miou", "segments"]
     assert scores.case.tolist() == [0, 0, 0, 1, 1, 1] and scores.threshold.tolist() == [2, 5, 9, 2, 5, 9]
@@ -73,6 +73,8 @@ def test_each_image_is_scored_at_each_threshold_after_one_pass():
     assert scores.segments.tolist() == [2, 2, 1] * 2
     for expected, given in pipe.distances:
         assert torch.equal(expected, given)
+    assert len(sweep_thresholds(pipe, zip(images, truths), [2], points=2)) == 2
+    assert [len(given) for _, given in pipe.distances] == [9] * 6 + [4] * 2
 
 
 def test_distances_at_hand_change_no_score():

@@ -15,6 +15,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from ...dino import DinoSegPipeline
+from ...models.settings import Settings, write_settings
 from ...pipeline import DiffSegPipeline
 from ..scenes import scene
 from .blip import SIDE, build_processor, train_blip
@@ -220,6 +221,7 @@ def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:
     pipe.unet.half()
     pipe.vae.half()
     pipe.save_pretrained(target)
+    write_settings(target, Settings(pipe.threshold, captioner="../pocket-blip"))
     _declare_stable_diffusion(target)
     logs.to_csv(target / "training.csv", index=False)
 
@@ -230,6 +232,7 @@ def _declare_stable_diffusion(target: Path) -> None:
         settings = json.loads(file.read_text())
         settings.pop("_name_or_path", None)  # where an earlier version was loaded from
         if file.parent == target:
+            settings = {name: value for name, value in settings.items() if value != [None, None]}  # of other families
             settings["_class_name"] = "StableDiffusionPipeline"
             settings |= {name: [None, None] for name in ("safety_checker", "feature_extractor")}
             settings["requires_safety_checker"] = False

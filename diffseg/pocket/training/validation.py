@@ -1,16 +1,17 @@
 """Choosing thresholds on tuning scenes, and scores on validation scenes, of the models in a folder."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
-from ...dino import DINO_POINTS, DinoSegPipeline
+from ...dino import DinoSegPipeline
 from ...metrics import SegmentationScore
 from ...models.captioner import Captioner
-from ...pipeline import SETTINGS_FILE, DiffSegPipeline
+from ...models.settings import read_settings, write_settings
+from ...pipeline import DiffSegPipeline
 from ...progress import progress
 from ...semantics import find_nouns
 from ...sweeps import best_threshold, sweep_thresholds
@@ -27,7 +28,7 @@ def tune(target: Path, scenes: int) -> float:
 def tune_dino(target: Path, scenes: int) -> float:
     """`tune` for pocket-dino."""
     pipe = DinoSegPipeline.from_pretrained(target)
-    return _write_best(sweep_thresholds(pipe, _cases(TUNING_SEED, scenes), points=DINO_POINTS), target)
+    return _write_best(sweep_thresholds(pipe, _cases(TUNING_SEED, scenes)), target)
 
 
 def validate(target: Path, scenes: int) -> pd.Series:
@@ -39,7 +40,7 @@ def validate(target: Path, scenes: int) -> pd.Series:
 def validate_dino(target: Path, scenes: int) -> pd.Series:
     """`validate` for pocket-dino."""
     pipe = DinoSegPipeline.from_pretrained(target)
-    return _means(sweep_thresholds(pipe, _cases(VALIDATION_SEED, scenes), [pipe.threshold], DINO_POINTS))
+    return _means(sweep_thresholds(pipe, _cases(VALIDATION_SEED, scenes), [pipe.threshold]))
 
 
 def validate_captions(target: Path, scenes: int) -> pd.Series:
@@ -97,5 +98,5 @@ def _write_best(scores: pd.DataFrame, target: Path) -> float:
     """Write the best threshold, and the mean scores of all, into a model's folder."""
     scores.groupby("threshold")[["accuracy", "miou", "segments"]].mean().round(4).to_csv(target / "tuning.csv")
     threshold = best_threshold(scores)
-    (target / SETTINGS_FILE).write_text(json.dumps({"threshold": threshold}, indent=2) + "\n")
+    write_settings(target, replace(read_settings(target), threshold=threshold))
     return threshold
