@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import DDPMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers.utils import BaseOutput
 from helpers_models import tiny_components, tiny_text_encoder, tiny_unet, tiny_vae
 from PIL import Image
 
@@ -151,6 +153,131 @@ class TestCall:
         attention = pipe.attend(picture, size=SIZE)
         assert attention.dtype == torch.float32
         assert torch.allclose(attention.sum((2, 3)), torch.ones(16, 16), atol=1e-5)
+
+
+class TestPictures:
+    """Pictures of any shape, several at once, and labels in their own pixels."""
+
+    @pytest.fixture
+    def wide(self):
+        rng = np.random.default_rng(1)
+        return np.kron(rng.integers(0, 256, (5, 8, 3)), np.ones((20, 20, 1))).astype(np.uint8)  # 100 x 160
+
+    def test_the_whole_picture(self, pipe, wide):
+        out = pipe(wide, crop=False, **OPTIONS)
+        assert out.image.size == (104, 64)  # 160 / 100 * 64 = 102.4, to a multiple of 8
+        assert out.labels.shape == (64, 104) and out.attention.shape == (16, 26, 16, 26)
+        assert torch.allclose(out.attention.sum((2, 3)), torch.ones(16, 26), atol=1e-5)
+        assert torch.equal(diffseg.suppress(out.proposals, (64, 104)), out.labels)
+
+    def test_a_square_is_the_same_whole_or_cropped(self, pipe, wide):
+        square = wide[:, :100]
+        cropped, whole = pipe(square, **OPTIONS), pipe(square, crop=False, **OPTIONS)
+        assert torch.equal(cropped.labels, whole.labels) and torch.equal(cropped.attention, whole.attention)
+
+    @pytest.mark.parametrize("crop", [True, False])
+    def test_at_original(self, pipe, wide, crop):
+        out = pipe(wide, crop=crop, **OPTIONS)
+        labels = out.at_original()
+        assert labels.shape == (100, 160) and labels.dtype == np.int64
+        inside = labels[:, 30:130] if crop else labels
+        assert (labels[:, :30] == -1).all() == (labels[:, 130:] == -1).all() == crop
+        assert inside.min() >= 0 and set(np.unique(inside)) <= set(out.labels.unique().tolist())
+        rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(inside.shape, out.labels.shape))
+        nearest = out.labels.numpy()[np.ix_(rows, columns)]
+        assert (nearest == inside).mean() > 0.99
+
+    def test_at_original_of_attention_alone(self, pipe, picture):
+        out = pipe.segment(pipe.attend(picture, size=SIZE), points=4)
+        with pytest.raises(ValueError, match="made from attention"):
+            out.at_original()
+
+    def test_a_list_goes_through_in_one_batch(self, pipe, picture, wide, monkeypatch):
+        passes = []
+        hook = pipe.unet.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+        try:
+            outs = pipe([picture, wide, picture[::-1]], **OPTIONS)
+        finally:
+            hook.remove()
+        assert passes == [3]
+        for out, alone in zip(outs, (picture, wide, picture[::-1])):
+            expected = pipe(alone, **OPTIONS)
+            torch.testing.assert_close(out.attention, expected.attention, rtol=1e-4, atol=1e-7)
+            assert (out.labels == expected.labels).float().mean() > 0.99
+        assert outs[1].at_original().shape == (100, 160)
+
+    def test_shapes_that_differ_go_through_apart(self, pipe, picture, wide):
+        outs = pipe([picture, wide, picture], crop=False, batch_size=1, **OPTIONS)
+        assert [out.image.size for out in outs] == [(80, 64), (104, 64), (80, 64)]
+        assert torch.equal(outs[0].labels, outs[2].labels)
+
+    def test_the_picture_is_read_once(self, pipe, picture, tmp_path, monkeypatch):
+        path, opened = tmp_path / "picture.png", []
+        Image.fromarray(picture).save(path)
+        stock = Image.open
+        monkeypatch.setattr(Image, "open", lambda *given: (opened.append(given), stock(*given))[1])
+        pipe(path, words=["a"], **OPTIONS)
+        assert len(opened) == 1
+
+    def test_masks_and_names_of_one_prompt_come_from_one_pass(self, pipe, picture):
+        passes = []
+        hook = pipe.unet.register_forward_pre_hook(lambda *_: passes.append(1))
+        try:
+            pipe(picture, words=["a", "b"], prompted_masks=True, **OPTIONS)
+            assert len(passes) == 1
+            pipe(picture, words=["a", "b"], **OPTIONS)
+            assert len(passes) == 1 + 2
+        finally:
+            hook.remove()
+
+    def test_words_for_a_list(self, pipe, picture, wide):
+        both = pipe([picture, wide], words=["a", "b"], **OPTIONS)
+        for out, alone in zip(both, (picture, wide)):
+            assert out.words == pipe(alone, words=["a", "b"], **OPTIONS).words
+
+    def test_a_generator_in_place_of_the_seed(self, pipe, picture):
+        def attention(**options):
+            return pipe(picture, **OPTIONS, **options).attention
+
+        first = attention(generator=torch.Generator().manual_seed(5))
+        assert torch.equal(first, attention(seed=5)) and not torch.equal(first, attention())
+
+    def test_outputs_are_those_of_diffusers(self, pipe, picture):
+        out = pipe(picture, **OPTIONS)
+        labels, proposals, *_ = pipe(picture, return_dict=False, **OPTIONS)
+        assert isinstance(out, BaseOutput) and torch.equal(out["labels"], labels)
+        assert torch.equal(out.to_tuple()[1], proposals)
+
+
+class TestOffloading:
+    """Weights that are elsewhere until they are needed; the CPU stands in for an accelerator."""
+
+    def test_sequential(self, components, picture, tmp_path):
+        expected = DiffSegPipeline(**components)(picture, **OPTIONS)
+        pipe = DiffSegPipeline(**tiny_components(tmp_path))
+        for name in ("vae", "text_encoder", "unet"):
+            cpu_offload(getattr(pipe, name), torch.device("cpu"))
+        assert pipe.unet.conv_in.weight.device.type == "meta"
+        assert torch.equal(pipe(picture, **OPTIONS).labels, expected.labels)
+
+    def test_by_component(self, components, picture, tmp_path):
+        expected = DiffSegPipeline(**components)(picture, **OPTIONS)
+        pipe = DiffSegPipeline(**tiny_components(tmp_path))
+        pipe.enable_model_cpu_offload(device="cpu")
+        assert torch.equal(pipe(picture, **OPTIONS).labels, expected.labels)
+
+    def test_attention_slicing(self, components, picture, tmp_path):
+        expected = DiffSegPipeline(**components)(picture, **OPTIONS)
+        pipe = DiffSegPipeline(**tiny_components(tmp_path))
+        pipe.enable_attention_slicing()
+        torch.testing.assert_close(pipe(picture, **OPTIONS).attention, expected.attention, rtol=1e-4, atol=1e-7)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_end_to_end(self, components, picture, tmp_path, dtype):
+        pipe = DiffSegPipeline(**tiny_components(tmp_path)).to(dtype)
+        out = pipe(picture, **OPTIONS)
+        assert out.attention.dtype == torch.float32
+        assert torch.allclose(out.attention.sum((2, 3)), torch.ones(16, 16), atol=1e-5)
 
 
 class TestDiffuse:

@@ -140,10 +140,10 @@ def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tupl
         raise ValueError("layers must hold one or more layers of self-attention; record with kinds='self'.")
     if not (0 <= point[0] < image.height and 0 <= point[1] < image.width):
         raise ValueError(f"point={point} is not a row and column of the {image.height}x{image.width} picture.")
-    sides = sorted({layer.size for layer in layers}, reverse=True)
+    sides = sorted({layer.grid for layer in layers}, reverse=True)
     cells = {(side, stage): [] for side in sides for stage in STAGES}
     for number, layer in enumerate(layers):
-        cells[layer.size, layer.stage].append((number, layer))
+        cells[layer.grid, layer.stage].append((number, layer))
     down, _, up = (max(len(cells[side, stage]) for side in sides) for stage in STAGES)
     middle = max(1, *(len(cells[side, "mid"]) for side in sides))  # at least one column: the picture is there
     first = {"down": 0, "mid": down, "up": down + middle}
@@ -233,12 +233,15 @@ def _draw_brackets(ax: Axes, boxes: Sequence[Unit], row: int) -> None:
 
 
 def _draw_map(ax: Axes, number: int, layer: RecordedLayer, image: Image.Image, point: tuple[int, int]) -> None:
-    row, column = point[0] * layer.size // image.height, point[1] * layer.size // image.width
+    rows, columns = layer.grid
+    row, column = point[0] * rows // image.height, point[1] * columns // image.width
     probs = layer.probs if layer.probs.ndim == 2 else layer.probs.mean(dim=0)
-    values = probs[row * layer.size + column].reshape(layer.size, layer.size).float().cpu().numpy() * layer.size**2
+    values = probs[row * columns + column].reshape(rows, columns).float().cpu().numpy() * rows * columns
     top = np.quantile(values, BRIGHTEST) or values.max()
     ax.imshow(values, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
-    ax.set_title(f"{number}: {layer.stage} {layer.size}, ×{values.max():.{int(values.max() < 10)}f}", fontsize=8, pad=2)
+    ax.set_title(
+        f"{number}: {layer.stage} {min(layer.grid)}, ×{values.max():.{int(values.max() < 10)}f}", fontsize=8, pad=2
+    )
     _draw_ring(ax, row, column)
 
 
