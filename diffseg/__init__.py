@@ -29,7 +29,8 @@ _PUBLIC = {
     "masks": ["binary_masks", "relabel", "suppress"],
     "merging": ["anchor_distances", "anchor_grid", "merge", "symmetric_kl"],
     "metrics": ["SegmentationScore", "image_score"],
-    "pipeline": ["DiffSegOutput", "DiffSegPipeline"],
+    "output": ["DiffSegOutput"],
+    "pipeline": ["DiffSegPipeline"],
 }
 _MODULES = {
     *_PUBLIC, "backbones", "baselines", "check", "datasets", "diffuse", "evaluate", "figures", "models", "pocket",

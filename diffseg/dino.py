@@ -18,7 +18,8 @@ from diffseg.merging import check_settings
 from diffseg.models.loading import quiet_loading
 from diffseg.models.paths import MODEL_VARIABLE, POCKET, resolve_model
 from diffseg.models.settings import Settings, read_settings, write_settings
-from diffseg.pipeline import DiffSegOutput, segment_attention
+from diffseg.output import DiffSegOutput
+from diffseg.pipeline import segment_attention
 
 DINO = "facebook/dino-vitb8"  # the paper's: patches of 8 pixels, 224 pixels, 12 layers of 12 heads
 

@@ -3,14 +3,11 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -20,63 +17,15 @@ from diffseg.aggregation import aggregate
 from diffseg.attention import RecordedLayer, record_attention
 from diffseg.backbones import find_backbone
 from diffseg.diffuse import draw_noise, encode, to_tensor
-from diffseg.images import ImageLike, centre_square, fit_whole, labels_at_original, load_image
+from diffseg.images import ImageLike, centre_square, fit_whole, load_image
 from diffseg.masks import relabel, suppress
 from diffseg.merging import check_settings, merge
 from diffseg.models.captioner import BLIP, Captioner
 from diffseg.models.loading import load_parts, quiet_loading
 from diffseg.models.settings import Settings, write_settings
+from diffseg.output import DiffSegOutput
 from diffseg.progress import silent
-from diffseg.semantics import Noun, find_nouns, find_tokens, merge_by_word, name_words, noun_maps
-
-
-@dataclass(repr=False)
-class DiffSegOutput(BaseOutput):
-    """What `DiffSegPipeline` returns for one picture; all tensors are on the CPU.
-
-    Attributes:
-        labels: int64 [H, W], the segment of each pixel, 0 to P - 1 without gaps.
-        proposals: float32 [P, h, w], the map behind each segment; each sums to 1.
-        attention: float32 [h, w, h, w]; attention[i, j] sums to 1.
-        image: the picture that was segmented, H x W; None if only attention was given.
-        words: words[id] names mask id; None if no names were asked for, empty if there was no noun to choose from.
-        confidence: float32 [P], from 1 / nouns (chance) to 1, how far each word stands out in its mask.
-        caption: the sentence that the words come from.
-        original_size: height and width of the picture that was given, turned upright.
-        crop: whether `image` is its central square.
-    """
-
-    labels: Int[Tensor, "height width"]
-    proposals: Float[Tensor, "proposals h w"]
-    attention: Float[Tensor, "h w h w"]
-    image: Image.Image | None = None
-    words: tuple[str, ...] | None = None
-    confidence: Float[Tensor, " proposals"] | None = None
-    caption: str | None = None
-    original_size: tuple[int, int] | None = None
-    crop: bool = True
-
-    def at_original(self) -> Int[np.ndarray, "height width"]:
-        """The labels in the pixels of the picture that was given, turned upright: int64, -1 outside of the crop.
-
-        Raises:
-            ValueError: if the output was made from attention alone.
-        """
-        if self.original_size is None:
-            raise ValueError("original_size is None: the output was made from attention. Call the pipeline instead.")
-        return labels_at_original(self.labels.numpy(), *self.original_size, self.crop)
-
-    def __repr__(self) -> str:
-        shares = torch.bincount(self.labels.flatten()) / self.labels.numel()
-        largest = ", ".join(f"{share:.0%}" for share in shares.sort(descending=True).values[:5])
-        more = ", ..." if len(shares) > 5 else ""
-        shapes = ", ".join(
-            f"{name} {'x'.join(map(str, getattr(self, name).shape))}" for name in ("labels", "proposals", "attention")
-        )
-        image = f", image {self.image.width}x{self.image.height}" if self.image else ""
-        segments = f"{len(shares)} segment{'s'[: len(shares) != 1]}"
-        words = f"; words {', '.join(self.words)}" if self.words else ""
-        return f"DiffSegOutput({segments}: {largest}{more}; {shapes}{image}{words})"
+from diffseg.semantics import Vocabulary, find_nouns, find_tokens, name_masks, name_words
 
 
 class DiffSegPipeline(DiffusionPipeline):
@@ -109,7 +58,9 @@ class DiffSegPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->vae->unet->transformer"
-    _optional_components = ["unet", "transformer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3"]
+    _optional_components = [
+        "unet", "scheduler", "transformer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3",
+    ]  # fmt: skip
 
     #: Anchors along one side, the default of `segment`.
     points = POINTS
@@ -119,8 +70,8 @@ class DiffSegPipeline(DiffusionPipeline):
         vae,
         text_encoder,
         tokenizer,
-        unet,
-        scheduler,
+        unet=None,
+        scheduler=None,
         threshold: Real = THRESHOLD,
         text_encoder_2=None,
         tokenizer_2=None,
@@ -341,7 +292,7 @@ class DiffSegPipeline(DiffusionPipeline):
                     attention, (picture.height, picture.width), points, iterations, threshold, remove_merged
                 )
                 outs[index] = DiffSegOutput(
-                    **_named(labels, proposals, crosses, vocabularies[index]),
+                    **name_masks(labels, proposals, crosses, vocabularies[index]),
                     attention=attention.cpu(),
                     image=picture,
                     original_size=(original.height, original.width),
@@ -408,7 +359,7 @@ class DiffSegPipeline(DiffusionPipeline):
     def _attend_to_words(
         self,
         pictures: Sequence[Image.Image],
-        vocabularies: "Sequence[_Vocabulary | None]",
+        vocabularies: Sequence[Vocabulary | None],
         prompt: str,
         prompted_masks: bool,
         timestep: int,
@@ -434,7 +385,7 @@ class DiffSegPipeline(DiffusionPipeline):
             for one in _by_picture(layers, len(pictures))
         ]
 
-    def _vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> "_Vocabulary":
+    def _vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> Vocabulary:
         """What the masks of a picture may be called."""
         if isinstance(words, str) and words != "caption":
             raise ValueError(f"words={words!r} must be 'caption', a list of nouns such as ['car', 'road'], or None.")
@@ -447,7 +398,7 @@ class DiffSegPipeline(DiffusionPipeline):
             prompt, nouns = name_words(words)
         if not nouns:
             warnings.warn(f"the caption {prompt!r} has no noun: the masks stay without names.", stacklevel=3)
-        return _Vocabulary(prompt, nouns, find_tokens(self.backbone.tokenizer(self), prompt, nouns))
+        return Vocabulary(prompt, nouns, find_tokens(self.backbone.tokenizer(self), prompt, nouns))
 
     def _with_bar(self, batches: list[list[int]]) -> Iterable[list[int]]:
         """The batches, with diffusers' progress bar if there are several."""
@@ -476,15 +427,6 @@ def segment_attention(
 # ---- helpers --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Vocabulary:
-    """What the masks of one picture may be called: a prompt, its nouns, and the tokens of each noun."""
-
-    prompt: str
-    nouns: list[Noun]
-    tokens: list[list[int]]
-
-
 def _as_list(image: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     images = list(image) if isinstance(image, (list, tuple)) else [image]
     if not images:
@@ -508,25 +450,3 @@ def _by_picture(layers: Sequence[RecordedLayer], count: int) -> list[list[Record
 def _aggregate(layers: Sequence[RecordedLayer], weights: str | Mapping[int, Real]) -> Float[Tensor, "h w h w"]:
     """All layers of one picture, at the size of the finest."""
     return aggregate([layer.probs for layer in layers], max(layer.grid for layer in layers), weights)
-
-
-def _named(
-    labels: Int[Tensor, "height width"],
-    proposals: Float[Tensor, "proposals h w"],
-    layers: Sequence[RecordedLayer],
-    vocabulary: _Vocabulary | None,
-) -> dict[str, object]:
-    """Labels, proposals and, if there is a vocabulary, names, as the output has them."""
-    if vocabulary is None:
-        return {"labels": labels.cpu(), "proposals": proposals.cpu()}
-    if not vocabulary.nouns:
-        return {"labels": labels.cpu(), "proposals": proposals.cpu(), "words": (), "caption": vocabulary.prompt}
-    maps = noun_maps(layers, vocabulary.tokens, tuple(labels.shape))
-    labels, proposals, kept, confidence = merge_by_word(labels, proposals, maps)
-    return {
-        "labels": labels.cpu(),
-        "proposals": proposals.cpu(),
-        "words": tuple(vocabulary.nouns[index].word for index in kept),
-        "confidence": confidence.cpu(),
-        "caption": vocabulary.prompt,
-    }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from textwrap import shorten
+from typing import Any
 
 import nltk
 import torch
@@ -35,6 +36,21 @@ class Noun:
 
     word: str
     spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the masks of one picture may be called.
+
+    Attributes:
+        prompt: the caption, or the list of words.
+        nouns: those of the prompt.
+        tokens: of each noun, see `find_tokens`.
+    """
+
+    prompt: str
+    nouns: list[Noun]
+    tokens: list[list[int]]
 
 
 def find_nouns(text: str) -> list[Noun]:
@@ -169,6 +185,30 @@ def merge_by_word(
     scores = label_scores(merged, maps)
     own = scores[torch.arange(len(kept)), kept]
     return merged, joined, kept.tolist(), own / scores.sum(dim=1)
+
+
+def name_masks(
+    labels: Int[Tensor, "h w"],
+    proposals: Float[Tensor, "masks rows columns"],
+    layers: Sequence[RecordedLayer],
+    vocabulary: Vocabulary | None,
+) -> dict[str, Any]:
+    """Masks with their names, as the fields of an output, on the CPU: `noun_maps`, then `merge_by_word`.
+
+    Args:
+        labels, proposals: see `merge_by_word`.
+        layers: recorded with the prompt of the vocabulary.
+        vocabulary: None leaves the masks as they are, as does one without nouns.
+    """
+    named: dict[str, Any] = {}
+    if vocabulary is not None:
+        named = {"words": (), "caption": vocabulary.prompt}
+        if vocabulary.nouns:
+            maps = noun_maps(layers, vocabulary.tokens, tuple(labels.shape))
+            labels, proposals, kept, confidence = merge_by_word(labels, proposals, maps)
+            words = tuple(vocabulary.nouns[index].word for index in kept)
+            named |= {"words": words, "confidence": confidence.cpu()}
+    return {"labels": labels.cpu(), "proposals": proposals.cpu(), **named}
 
 
 def _tag(words: list[str]) -> list[tuple[str, str]]:

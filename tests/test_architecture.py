@@ -24,7 +24,7 @@ LAYERS = (
     {"models.paths", "progress"},
     {"pocket"},
     {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics"}
-    | {"backbones", "metrics", "baselines", "datasets", "check"},
+    | {"backbones", "metrics", "baselines", "datasets", "check", "output"},
     {"models"},
     {"pipeline"},
     {"dino", "sweeps", "evaluate"},
