@@ -3,13 +3,12 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import torch
-
 from ..datasets import Item, UnusableImage
+from ..models.devices import best_device, device_count, share_device
 from .methods import Encoder, Method, Setting
 from .results import make_row
 
@@ -28,7 +27,7 @@ class Job:
         methods: by name.
         model: "pocket", a folder or a hub id.
         size: side of image and truth, pixels.
-        device: where to run; None: a GPU if the worker has one.
+        device: where to run; None: an accelerator if the worker has one. The workers of one machine share its devices.
     """
 
     methods: Mapping[str, Method]
@@ -60,7 +59,7 @@ def score_image(task: Task, job: Job) -> Rows | UnusableImage:
         rows = []
         for name, settings in task.wanted.items():
             method = job.methods[name]
-            model = _load(method.encoder, job.model, job.device or _best_device())
+            model = _load(method.encoder, job.model, job.device or best_device())
             if method.encoder not in encodings:
                 encodings[method.encoder] = method.encoder.encode(model, sample)
             found = method.segment(model, encodings[method.encoder], sample, settings)
@@ -91,7 +90,7 @@ def _work_on_cluster(tasks: Sequence[Task], job: Job, scheduler: str) -> Iterato
         from distributed import KilledWorker, as_completed
 
         # Dask gives the tasks of a lost worker to others, and gives a task up when several workers died of it.
-        futures = client.map(score_image, tasks, job=job, pure=False)
+        futures = client.map(_score_on_worker, tasks, job=job, pure=False)
         waiting = {future.key: task for future, task in zip(futures, tasks)}
         for future in as_completed(futures):
             task = waiting[future.key]
@@ -101,6 +100,19 @@ def _work_on_cluster(tasks: Sequence[Task], job: Job, scheduler: str) -> Iterato
                 yield task, UnusableImage(reason)
             else:
                 yield task, future.result()
+
+
+def _score_on_worker(task: Task, job: Job) -> Rows | UnusableImage:
+    """`score_image`, on the worker's share of the devices.
+
+    The workers of a local cluster are numbered. Others have names, and what started them chose their devices.
+    """
+    from distributed import get_worker
+
+    number, device = get_worker().name, job.device or best_device()
+    if isinstance(number, int):
+        device = share_device(device, number, device_count(device))
+    return score_image(task, replace(job, device=device))
 
 
 @contextmanager
@@ -129,7 +141,3 @@ def _connect(scheduler: str) -> Iterator[Any]:
 @cache
 def _load(encoder: Encoder, model: str, device: str) -> Any:
     return encoder.load(model, device)
-
-
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from ...models.devices import best_device
 from ...models.paths import data_dir
 from .loop import OutOfTime
 from .recipes import (
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         help="stop after about this time; give it again to go on",
     )
     parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=best_device())
     return parser
 
 
