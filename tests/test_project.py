@@ -66,6 +66,20 @@ def test_readme_table_lists_every_notebook():
     assert listed == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
+def test_readme_says_how_much_there_is_to_read():
+    said = int(re.search(r"(\d+) lines with their documentation", (ROOT / "README.md").read_text())[1])
+    modules = ("diffuse", "attention", "aggregation", "merging", "masks")
+    lines = sum(len((ROOT / "diffseg" / f"{name}.py").read_text().splitlines()) for name in modules)
+    assert abs(said - lines) <= 0.05 * lines
+
+
+def test_contributing_shows_the_tree():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"^  (\w+\.py) ", page, re.MULTILINE)) | set(re.findall(r"\b(?:dino|output)\.py\b", page))
+    there = {path.name for path in (ROOT / "diffseg").glob("*.py")} - {"__init__.py", "progress.py", "datasets.py"}
+    assert there == named
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_links_between_files_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / page).read_text())
