@@ -14,7 +14,11 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _AttentionBackendRegistry,
+    attention_backend,
+)
 from diffusers.models.attention_processor import (
     AttnProcessor,
     AttnProcessor2_0,
@@ -326,7 +330,9 @@ def _is_attention(module: nn.Module) -> bool:
 def _plain_processors(attentions) -> Iterator[None]:
     """Let every layer end in the watched function, and put back what was exchanged."""
     with ExitStack() as stack:
-        stack.enter_context(attention_backend(AttentionBackendName.NATIVE))
+        active, _ = _AttentionBackendRegistry.get_active_backend()
+        if active.value not in _WATCHED_BACKENDS:
+            stack.enter_context(attention_backend(AttentionBackendName.NATIVE))
         for module in attentions:
             processor = module.processor
             if isinstance(processor, _EXCHANGED) and not isinstance(processor, AttnProcessor2_0):
