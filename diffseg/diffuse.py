@@ -26,11 +26,20 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "1 3 height width"]:
 def encode(vae: nn.Module, pixels: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
     """The latents of images: the MEAN of the posterior, times the model's scaling factor.
 
-    Sampling the posterior would add noise that no seed of ours controls.
+    Sampling the posterior would add noise that no seed of ours controls. Autoencoders that overflow in float16, as
+    Stable Diffusion XL's does, say so in their configuration; they work in float32.
     """
-    pixels = pixels.to(device_of(vae), vae.dtype)
+    dtype = vae.dtype
+    overflows = dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    if overflows:
+        nn.Module.to(vae, torch.float32)  # diffusers' own `to` warns of every change of type
+    try:
+        mean = vae.encode(pixels.to(device_of(vae), vae.dtype)).latent_dist.mean
+    finally:
+        if overflows:
+            nn.Module.to(vae, dtype)
     shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return (vae.encode(pixels).latent_dist.mean - shift) * vae.config.scaling_factor
+    return (mean - shift) * vae.config.scaling_factor
 
 
 def draw_noise(shape: Sequence[int], seed: int | torch.Generator = SEED) -> Float[Tensor, "n c h w"]:

@@ -15,8 +15,8 @@ from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, ViT
 from diffseg import IMAGE_SIZE, ITERATIONS, THRESHOLD
 from diffseg.images import ImageLike, centre_square, load_image, read_image
 from diffseg.merging import check_settings
-from diffseg.models.loading import quiet_loading
 from diffseg.models.paths import MODEL_VARIABLE, POCKET, resolve_model
+from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, read_settings, write_settings
 from diffseg.output import DiffSegOutput
 from diffseg.pipeline import segment_attention

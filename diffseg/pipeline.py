@@ -21,7 +21,8 @@ from diffseg.images import ImageLike, centre_square, fit_whole, load_image
 from diffseg.masks import relabel, suppress
 from diffseg.merging import check_settings, merge
 from diffseg.models.captioner import BLIP, Captioner
-from diffseg.models.loading import load_parts, quiet_loading
+from diffseg.models.loading import load_parts
+from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, write_settings
 from diffseg.output import DiffSegOutput
 from diffseg.progress import silent

@@ -72,14 +72,20 @@ def find_backbone(parts: Mapping[str, Any]) -> Backbone:
     """
     present = {name: part for name, part in parts.items() if part is not None}
     classes = {name: part if isinstance(part, str) else type(part).__name__ for name, part in present.items()}
-    complete = [family for family in FAMILIES if set(family.parts) <= set(present)]
-    for family in complete:
-        if classes[family.denoiser] == family.denoiser_class:
+    alike = [family for family in FAMILIES if classes.get(family.denoiser) == family.denoiser_class]
+    for family in alike:
+        if set(family.parts) <= set(present):
             if all(isinstance(present[name], nn.Module) for name in (family.denoiser, "vae")):
                 family.check(present)
             return family
-    if complete:
-        family = min(complete, key=lambda each: len(each.parts))
-        raise ValueError(f"{family.denoiser} is a {classes[family.denoiser]}, not a {family.denoiser_class}. {REMEDY}")
-    missing = [name for name in StableDiffusion.parts if name not in present]
-    raise ValueError(f"the model comes without {', '.join(missing)}. {REMEDY}")
+    raise ValueError(f"{_what_is_wrong(classes, alike)} {REMEDY}")
+
+
+def _what_is_wrong(classes: Mapping[str, str], alike: list[Backbone]) -> str:
+    """Why components are of no family, though the denoiser may be one of some family's."""
+    for denoiser in ("unet", "transformer"):
+        if denoiser in classes and not alike:
+            known = {family.denoiser_class: None for family in FAMILIES if family.denoiser == denoiser}
+            return f"{denoiser} is a {classes[denoiser]}, not a {' or '.join(known)}."
+    nearest = min(alike or [StableDiffusion], key=lambda family: len(family.parts))
+    return f"the model comes without {', '.join(name for name in nearest.parts if name not in classes)}."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffseg.backbones.sd3 import interpolate
+from diffseg.backbones.stock import ONE_MODEL, stock_pipeline
 
 _PACKED = 2  # latent pixels along the side of a token
 _GUIDANCE = 3.5  # what the distilled models are usually sampled with
@@ -28,7 +29,7 @@ class Flux:
         if taken != made * _PACKED**2:
             raise ValueError(
                 f"transformer takes {taken} channels and vae makes {made}, four of which are packed into a token: "
-                f"expected {made * _PACKED**2}."
+                f"expected {made * _PACKED**2}. Models for filling in, depth or edges take more; {ONE_MODEL}"
             )
 
     def default_size(self, pipe: Any) -> int:
@@ -49,9 +50,7 @@ class Flux:
 
     def embed(self, pipe: Any, prompts: list[str]) -> dict[str, Tensor]:
         """See `Backbone`."""
-        from diffusers import FluxPipeline
-
-        stock = FluxPipeline(**{name: getattr(pipe, name) for name in self.parts})
+        stock = stock_pipeline("FluxPipeline", pipe, self.parts)
         text, pooled, positions = stock.encode_prompt(prompts, None, device=pipe._execution_device)
         return {"encoder_hidden_states": text, "pooled_projections": pooled, "txt_ids": positions}
 

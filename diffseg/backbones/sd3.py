@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffseg.backbones.stock import ONE_MODEL, stock_pipeline
+
 
 class StableDiffusion3:
     """A flow-matching transformer with two or three text encoders."""
@@ -24,7 +26,7 @@ class StableDiffusion3:
         """See `Backbone`."""
         taken, made = parts["transformer"].config.in_channels, parts["vae"].config.latent_channels
         if taken != made:
-            raise ValueError(f"transformer takes {taken} channels and vae makes {made}.")
+            raise ValueError(f"transformer takes {taken} channels and vae makes {made}. {ONE_MODEL}")
 
     def default_size(self, pipe: Any) -> int:
         """See `Backbone`."""
@@ -44,9 +46,7 @@ class StableDiffusion3:
 
     def embed(self, pipe: Any, prompts: list[str]) -> dict[str, Tensor]:
         """See `Backbone`."""
-        from diffusers import StableDiffusion3Pipeline
-
-        stock = StableDiffusion3Pipeline(**{name: getattr(pipe, name) for name in (*self.parts, *self.optional)})
+        stock = stock_pipeline("StableDiffusion3Pipeline", pipe, (*self.parts, *self.optional))
         text, _, pooled, _ = stock.encode_prompt(
             prompts, None, None, device=pipe._execution_device, do_classifier_free_guidance=False
         )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffseg.backbones.stable_diffusion import StableDiffusion, check_channels
+from diffseg.backbones.stock import ONE_MODEL, stock_pipeline
 from diffseg.diffuse import unet_pass
 
 
@@ -19,14 +20,14 @@ class StableDiffusionXL(StableDiffusion):
         """See `Backbone`."""
         kind = getattr(parts["unet"].config, "addition_embed_type", None)
         if kind != "text_time":
-            raise ValueError(f"unet has the added condition {kind!r}, not 'text_time' as Stable Diffusion XL's has.")
+            raise ValueError(
+                f"unet has the added condition {kind!r}, not 'text_time' as Stable Diffusion XL's has. {ONE_MODEL}"
+            )
         check_channels(parts)
 
     def embed(self, pipe: Any, prompts: list[str]) -> dict[str, Tensor]:
         """Both encoders' last states but one; zeros for the empty prompt, as in training."""
-        from diffusers import StableDiffusionXLPipeline
-
-        stock = StableDiffusionXLPipeline(**{name: getattr(pipe, name) for name in self.parts}, add_watermarker=False)
+        stock = stock_pipeline("StableDiffusionXLPipeline", pipe, self.parts, add_watermarker=False)
         text, _, pooled, _ = stock.encode_prompt(
             prompts, device=pipe._execution_device, do_classifier_free_guidance=False
         )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffseg.backbones.stock import ONE_MODEL
 from diffseg.diffuse import diffuse, embed_prompt, unet_pass
 
 
@@ -28,10 +29,12 @@ class StableDiffusion:
             if getattr(config, name, None) is not None
         ]
         if extras:
-            raise ValueError(f"unet needs inputs besides an image and a prompt ({', '.join(extras)}).")
+            raise ValueError(f"unet needs inputs besides an image and a prompt ({', '.join(extras)}). {ONE_MODEL}")
         check_channels(parts)
         if config.cross_attention_dim != width:
-            raise ValueError(f"unet reads text of width {config.cross_attention_dim} and text_encoder writes {width}.")
+            raise ValueError(
+                f"unet reads text of width {config.cross_attention_dim} and text_encoder writes {width}. {ONE_MODEL}"
+            )
 
     def default_size(self, pipe: Any) -> int:
         """See `Backbone`."""

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, BlipForConditionalGeneration
 
-from diffseg.models.loading import quiet_loading
 from diffseg.models.paths import POCKET, resolve_model
+from diffseg.models.quiet import quiet_loading
 
 BLIP = "Salesforce/blip-image-captioning-base"
 LONGEST = 40  # tokens of a caption

@@ -2,15 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from transformers.utils import logging as transformers_logging
 
 from diffseg.backbones import REMEDY, find_backbone
 from diffseg.models.paths import resolve_model
@@ -39,22 +35,6 @@ _DOWNLOAD_ARGUMENTS = {
     "use_safetensors",
     "variant",
 }
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No advice to install torchvision, which DiffSeg does not use, and no bar for a load of seconds."""
-    level = transformers_logging.get_verbosity()
-    shown = [logging for logging in (diffusers_logging, transformers_logging) if logging.is_progress_bar_enabled()]
-    transformers_logging.set_verbosity_error()
-    for logging in shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        for logging in shown:
-            logging.enable_progress_bar()
 
 
 def load_parts(name: str | os.PathLike | None, options: dict[str, Any]) -> tuple[str | dict[str, Any], Settings]:
