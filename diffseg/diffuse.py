@@ -1,7 +1,6 @@
 """Diffuse: image to latent, noise at time t, one pass through the UNet (Sec. 3.1).
 
-The denoised result is thrown away. What DiffSeg wants is what the attention layers look at on the
-way, so nothing is sampled, guided or decoded.
+The denoised result is thrown away. DiffSeg wants the attention on the way, so nothing is sampled, guided or decoded.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, ViT
 
 from diffseg import IMAGE_SIZE, ITERATIONS, THRESHOLD
 from diffseg.images import ImageLike, centre_square, load_image, read_image
-from diffseg.merging import check_settings
+from diffseg.merging import check_attention, check_settings
 from diffseg.models.paths import MODEL_VARIABLE, POCKET, resolve_model
 from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, read_settings, write_settings
@@ -124,7 +124,7 @@ class DinoSegPipeline:
 
     @property
     def image_size(self) -> int:
-        """Side of the image that the model looks at, pixels."""
+        """Side of the image that the model takes, pixels."""
         return self.model.config.image_size
 
     @property
@@ -134,9 +134,9 @@ class DinoSegPipeline:
 
     @torch.no_grad()
     def attend(self, image: ImageLike) -> Float[Tensor, "h w h w"]:
-        """The first half: what the patches look at, the plain mean over all layers and heads.
+        """The first half: the attention among the patches, the plain mean over all layers and heads.
 
-        The class token is left out, as a place that is looked at and as one that looks; then the rows are normalised.
+        The class token is left out, as a query and as a key; then the rows are normalised.
 
         Args:
             image: a PIL image, a uint8 array [h, w, 3], or a path; cropped to a square and resized to the model's size.
@@ -182,8 +182,9 @@ class DinoSegPipeline:
             ValueError: naming the argument, value and remedy.
         """
         threshold = self.threshold if threshold is None else threshold
+        thresholds = check_settings(check_attention(attention), points, iterations, threshold)
         labels, proposals = segment_attention(
-            attention.to(self.device), size, points, iterations, threshold, remove_merged, distances
+            attention.to(self.device), size, points, thresholds, remove_merged, distances
         )
         return DiffSegOutput(labels.cpu(), proposals.cpu(), attention, image)
 
@@ -199,19 +200,17 @@ class DinoSegPipeline:
         """Segment an image: `attend`, then `segment`, where the arguments are described.
 
         Args:
-            size: side of the labels and of the output's image. The model looks at the image in its own size.
+            size: side of the labels and of the output's image. The model takes the image in its own size.
 
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy; before the model runs.
         """
         threshold = self.threshold if threshold is None else threshold
-        check_settings(self.side, points, iterations, threshold)
+        thresholds = check_settings(self.side, points, iterations, threshold)
         original = load_image(image)
         shown = centre_square(original, size)
         attention = self._attend(centre_square(original, self.image_size))
-        labels, proposals = segment_attention(
-            attention.to(self.device), size, points, iterations, threshold, remove_merged
-        )
+        labels, proposals = segment_attention(attention.to(self.device), size, points, thresholds, remove_merged)
         return DiffSegOutput(
             labels.cpu(),
             proposals.cpu(),

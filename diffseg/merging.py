@@ -136,21 +136,37 @@ def merge_passes(
     distances: Float[Tensor, "anchors positions"] | None = None,
 ) -> list[Float[Tensor, "_ h w"]]:
     """The proposals after every pass of `merge`, which takes the same arguments and returns the last of these."""
-    size = check_attention(attention)
-    thresholds = check_settings(size, points, iterations, threshold)
+    thresholds = check_settings(check_attention(attention), points, iterations, threshold)
+    return list(run_passes(attention, points, thresholds, remove_merged, distances))
+
+
+def run_passes(
+    attention: Float[Tensor, "h w h w"],
+    points: int,
+    thresholds: Sequence[float],
+    remove_merged: bool = True,
+    distances: Float[Tensor, "anchors positions"] | None = None,
+) -> Iterator[Float[Tensor, "_ h w"]]:
+    """Algorithm 1 with settings that have been checked: the proposals after each pass, one threshold per pass.
+
+    Raises:
+        ValueError: for distances of another shape.
+    """
+    rows, columns = attention.shape[:2]
     if distances is None:
         distances = anchor_distances(attention, points)
-    elif distances.shape != (points**2, size[0] * size[1]):
+    elif distances.shape != (points**2, rows * columns):
         raise ValueError(
             f"distances has the shape {list(distances.shape)}, expected "
-            f"{[points**2, size[0] * size[1]]}; use anchor_distances(attention, points={points})."
+            f"{[points**2, rows * columns]}; use anchor_distances(attention, points={points})."
         )
     maps = rearrange(attention, "i j k l -> (i j) (k l)").float()
-    passes = [average(distances.to(maps.device) < thresholds[0], maps)]
+    proposals = average(distances.to(maps.device) < thresholds[0], maps)
+    yield rearrange(proposals, "p (k l) -> p k l", k=rows)
     for tau in thresholds[1:]:
-        near = symmetric_kl(passes[-1], passes[-1]) < tau
-        passes.append(average(greedy_groups(near, remove_merged), passes[-1]))
-    return [rearrange(proposals, "p (k l) -> p k l", k=size[0]) for proposals in passes]
+        near = symmetric_kl(proposals, proposals) < tau
+        proposals = average(greedy_groups(near, remove_merged), proposals)
+        yield rearrange(proposals, "p (k l) -> p k l", k=rows)
 
 
 def greedy_groups(near: Bool[Tensor, "n n"], remove_merged: bool = True) -> Bool[Tensor, "groups n"]:

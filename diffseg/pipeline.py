@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders import FromSingleFileMixin
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -19,9 +20,9 @@ from diffseg.backbones import find_backbone
 from diffseg.diffuse import draw_noise, encode, to_tensor
 from diffseg.images import ImageLike, centre_square, fit_whole, load_image
 from diffseg.masks import relabel, suppress
-from diffseg.merging import check_settings, merge
+from diffseg.merging import check_attention, check_settings, run_passes
 from diffseg.models.captioner import BLIP, Captioner
-from diffseg.models.loading import load_parts
+from diffseg.models.loading import find_model, load_file
 from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, write_settings
 from diffseg.output import DiffSegOutput
@@ -29,7 +30,7 @@ from diffseg.progress import silent
 from diffseg.semantics import Vocabulary, find_nouns, find_tokens, name_masks, name_words
 
 
-class DiffSegPipeline(DiffusionPipeline):
+class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
     """DiffSeg with a Stable Diffusion: v1, v2, XL, or the pocket model; SD3 and FLUX are experimental.
 
         pipe = DiffSegPipeline.from_pretrained("pocket")
@@ -110,9 +111,9 @@ class DiffSegPipeline(DiffusionPipeline):
         """
         load = super().from_pretrained
         with quiet_loading():
-            parts, settings = load_parts(name, kwargs)
+            found, settings = find_model(name, kwargs)
             kwargs.setdefault("threshold", settings.threshold)
-            pipe = cls(**parts, **kwargs) if isinstance(parts, dict) else load(parts, **kwargs)
+            pipe = load_file(cls.from_single_file, found, kwargs) if os.path.isfile(found) else load(found, **kwargs)
         pipe._captioner_name = settings.captioner or BLIP
         return pipe
 
@@ -226,8 +227,9 @@ class DiffSegPipeline(DiffusionPipeline):
         """
         threshold = self.threshold if threshold is None else threshold
         size = tuple(side * self.pixels_per_position for side in attention.shape[:2]) if size is None else size
+        thresholds = check_settings(check_attention(attention), points, iterations, threshold)
         labels, proposals = segment_attention(
-            attention.to(self._execution_device), size, points, iterations, threshold, remove_merged, distances
+            attention.to(self._execution_device), size, points, thresholds, remove_merged, distances
         )
         return DiffSegOutput(labels.cpu(), proposals.cpu(), attention.cpu(), image)
 
@@ -273,7 +275,7 @@ class DiffSegPipeline(DiffusionPipeline):
         """
         size = self._check_pass(timestep, size)
         threshold = self.threshold if threshold is None else threshold
-        check_settings(size // self.pixels_per_position, points, iterations, threshold)
+        thresholds = check_settings(size // self.pixels_per_position, points, iterations, threshold)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1: images that go through the model together.")
         originals = [load_image(each) for each in _as_list(image)]
@@ -290,7 +292,7 @@ class DiffSegPipeline(DiffusionPipeline):
                 picture, original = pictures[index], originals[index]
                 attention = _aggregate(selfs, weights)
                 labels, proposals = segment_attention(
-                    attention, (picture.height, picture.width), points, iterations, threshold, remove_merged
+                    attention, (picture.height, picture.width), points, thresholds, remove_merged
                 )
                 outs[index] = DiffSegOutput(
                     **name_masks(labels, proposals, crosses, vocabularies[index]),
@@ -409,18 +411,16 @@ class DiffSegPipeline(DiffusionPipeline):
 def segment_attention(
     attention: Float[Tensor, "h w h w"],
     size: int | tuple[int, int],
-    points: int = POINTS,
-    iterations: int = ITERATIONS,
-    threshold: Real | Sequence[Real] = THRESHOLD,
+    points: int,
+    thresholds: Sequence[float],
     remove_merged: bool = True,
     distances: Float[Tensor, "anchors positions"] | None = None,
 ) -> tuple[Int[Tensor, "height width"], Float[Tensor, "proposals h w"]]:
-    """Attention to labels without gaps, and the proposal behind each, where the attention is; see `merge`, `suppress`.
+    """Attention to labels without gaps, and the proposal behind each, where the attention is.
 
-    Raises:
-        ValueError: naming the argument, value and remedy.
+    The settings must have been checked, see `check_settings`; for the rest see `merge` and `suppress`.
     """
-    proposals = merge(attention, points, iterations, threshold, remove_merged, distances)
+    *_, proposals = run_passes(attention, points, thresholds, remove_merged, distances)
     labels, kept = relabel(suppress(proposals, size))
     return labels, proposals[kept]
 

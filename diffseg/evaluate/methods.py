@@ -80,7 +80,7 @@ def dino_attend(pipe: DinoSegPipeline, sample: Sample) -> Attention:
 
 
 def no_model(model: str, device: str) -> None:
-    """For methods that look at the colours."""
+    """For methods that need nothing but the colours."""
 
 
 def colours(model: None, sample: Sample) -> Image.Image:
