@@ -49,7 +49,7 @@ def tiny_vae(seed=0, **changes):
     return AutoencoderKL(**config).eval()
 
 
-def tiny_text_encoder(width=TEXT_WIDTH, vocabulary=64):
+def tiny_text_encoder(width=TEXT_WIDTH, vocabulary=64, tokens=TOKENS):
     torch.manual_seed(0)
     return CLIPTextModel(
         CLIPTextConfig(
@@ -58,28 +58,28 @@ def tiny_text_encoder(width=TEXT_WIDTH, vocabulary=64):
             intermediate_size=32,
             num_hidden_layers=1,
             num_attention_heads=2,
-            max_position_embeddings=TOKENS,
+            max_position_embeddings=tokens,
             eos_token_id=1,
         )
     ).eval()
 
 
-def tiny_tokenizer(folder):
+def tiny_tokenizer(folder, tokens=TOKENS):
     """A CLIP tokenizer that knows letters and no merges."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     vocabulary.write_text(json.dumps({word: index for index, word in enumerate(words)}))
     merges.write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=TOKENS)
+    return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=tokens)
 
 
-def tiny_components(folder):
-    """Everything that `DiffSegPipeline` takes; the folder is for the tokenizer's files."""
+def tiny_components(folder, tokens=TOKENS):
+    """Everything that `DiffSegPipeline` takes; the folder is for the tokenizer's files, `tokens` its context."""
     return {
         "vae": tiny_vae(),
-        "text_encoder": tiny_text_encoder(),
-        "tokenizer": tiny_tokenizer(folder),
+        "text_encoder": tiny_text_encoder(tokens=tokens),
+        "tokenizer": tiny_tokenizer(folder, tokens),
         "unet": tiny_unet(),
         "scheduler": DDPMScheduler(
             beta_start=0.00085,

@@ -21,6 +21,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+WIDER = 24  # of the second CLIP, in numbers per token
 T5_TOKENS = 12
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -54,16 +55,16 @@ def sdxl(folder):
         transformer_layers_per_block=(1, 1, 2),
         attention_head_dim=(2, 4, 4),
         use_linear_projection=True,
-        cross_attention_dim=2 * TEXT_WIDTH,
+        cross_attention_dim=TEXT_WIDTH + WIDER,
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=6 * 4 + TEXT_WIDTH,
+        projection_class_embeddings_input_dim=6 * 4 + WIDER,
     )
     return {
         "vae": tiny_vae(),
         "text_encoder": _clip(CLIPTextModel),
         "tokenizer": tiny_tokenizer(folder),
-        "text_encoder_2": _clip(CLIPTextModelWithProjection, seed=1),
+        "text_encoder_2": _clip(CLIPTextModelWithProjection, WIDER),
         "tokenizer_2": tiny_tokenizer(folder),
         "unet": unet,
         "scheduler": EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
@@ -75,14 +76,14 @@ def sd3(folder):
     torch.manual_seed(0)
     transformer = SD3Transformer2DModel(
         sample_size=16, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
-        num_attention_heads=2, caption_projection_dim=16, joint_attention_dim=2 * TEXT_WIDTH,
-        pooled_projection_dim=2 * TEXT_WIDTH, pos_embed_max_size=24, dual_attention_layers=(0,), qk_norm="rms_norm",
+        num_attention_heads=2, caption_projection_dim=16, joint_attention_dim=TEXT_WIDTH + WIDER,
+        pooled_projection_dim=TEXT_WIDTH + WIDER, pos_embed_max_size=24, dual_attention_layers=(0,), qk_norm="rms_norm",
     ).eval()  # fmt: skip
     return {
         "vae": tiny_vae(shift_factor=0.06),
         "text_encoder": _clip(CLIPTextModelWithProjection),
         "tokenizer": tiny_tokenizer(folder),
-        "text_encoder_2": _clip(CLIPTextModelWithProjection, seed=1),
+        "text_encoder_2": _clip(CLIPTextModelWithProjection, WIDER),
         "tokenizer_2": tiny_tokenizer(folder),
         "text_encoder_3": _t5(),
         "tokenizer_3": _t5_tokenizer(),
@@ -101,7 +102,7 @@ def flux(folder, guidance_embeds=True):
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=2 * TEXT_WIDTH, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 4, 8],
+        joint_attention_dim=TEXT_WIDTH + WIDER, pooled_projection_dim=TEXT_WIDTH, axes_dims_rope=[4, 4, 8],
         guidance_embeds=guidance_embeds,
     ).eval()  # fmt: skip
     return {
@@ -120,12 +121,12 @@ def schnell(folder):
     return flux(folder, guidance_embeds=False)
 
 
-def _clip(kind, seed=0):
+def _clip(kind, width=TEXT_WIDTH):
     """A text encoder of two layers, whose last state but one is neither its input nor its output."""
-    torch.manual_seed(seed)
+    torch.manual_seed(width)
     config = CLIPTextConfig(
-        vocab_size=64, hidden_size=TEXT_WIDTH, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=TOKENS, eos_token_id=1, projection_dim=TEXT_WIDTH,
+        vocab_size=64, hidden_size=width, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=TOKENS, eos_token_id=1, projection_dim=width,
     )  # fmt: skip
     return kind(config).eval()
 
@@ -133,7 +134,7 @@ def _clip(kind, seed=0):
 def _t5():
     torch.manual_seed(2)
     return T5EncoderModel(
-        T5Config(vocab_size=64, d_model=2 * TEXT_WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+        T5Config(vocab_size=64, d_model=TEXT_WIDTH + WIDER, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     ).eval()
 
 

@@ -1,13 +1,10 @@
-"""The pipeline on small random models: composition, options, loading and errors."""
-
-import json
-import shutil
+"""The pipeline on small random models: composition, options and errors."""
 
 import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
-from diffusers import DDPMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from helpers_models import tiny_components, tiny_text_encoder, tiny_unet, tiny_vae
 from PIL import Image
@@ -16,7 +13,6 @@ import diffseg
 from diffseg import DiffSegPipeline
 from diffseg.aggregation import aggregate
 from diffseg.diffuse import add_noise, embed_prompt, encode, to_tensor
-from diffseg.models import paths
 
 SIZE = 64  # pixels; 16 latent pixels
 OPTIONS = {"size": SIZE, "points": 4, "threshold": 0.001}  # what suits these near-uniform maps
@@ -30,13 +26,6 @@ def components(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pipe(components):
     return DiffSegPipeline(**components, threshold=0.02)
-
-
-@pytest.fixture(scope="module")
-def saved(pipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    pipe.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -308,97 +297,6 @@ class TestDiffuse:
             empty, long = (embed_prompt(tokenizer, encoder, p) for p in ("", "word " * 50))
         assert empty.shape == long.shape == (1, tokenizer.model_max_length, 16)
         assert not torch.equal(empty, long)
-
-
-class TestLoading:
-    def test_round_trip(self, pipe, saved, picture):
-        again = DiffSegPipeline.from_pretrained(str(saved))
-        assert again.threshold == 0.02
-        assert torch.equal(again(picture, **OPTIONS).labels, pipe(picture, **OPTIONS).labels)
-
-    def test_the_stock_pipeline_loads_our_folder(self, saved):
-        stock = StableDiffusionPipeline.from_pretrained(saved, safety_checker=None)
-        assert stock.unet.config.sample_size == 16
-
-    def test_we_load_the_stock_pipelines_folder(self, components, tmp_path, caplog):
-        StableDiffusionPipeline(
-            **components,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        ).save_pretrained(tmp_path)
-        index = json.loads((tmp_path / "model_index.json").read_text())
-        # as in Stable Diffusion's own folder; loading these would fail, for they are not there
-        index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-        index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
-        (tmp_path / "model_index.json").write_text(json.dumps(index))
-        with caplog.at_level("WARNING", logger="diffusers"):
-            assert DiffSegPipeline.from_pretrained(tmp_path).threshold == diffseg.THRESHOLD
-        assert not caplog.records
-
-    def test_threshold_and_dtype_can_be_given(self, saved):
-        pipe = DiffSegPipeline.from_pretrained(saved, threshold=0.5, dtype=torch.bfloat16)
-        assert pipe.threshold == 0.5
-        assert pipe.unet.dtype == torch.bfloat16
-
-    def test_default_is_the_environments_model(self, saved, monkeypatch):
-        monkeypatch.setenv("DIFFSEG_MODEL", str(saved))
-        assert DiffSegPipeline.from_pretrained().threshold == 0.02
-
-    def test_pocket_is_in_the_data_folder(self, saved, monkeypatch, tmp_path):
-        shutil.copytree(saved, tmp_path / "models" / "pocket-sd")
-        monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
-        monkeypatch.delenv("DIFFSEG_MODEL", raising=False)
-        for name in ("pocket", None):
-            assert DiffSegPipeline.from_pretrained(name).threshold == 0.02
-
-    def test_a_hub_model_comes_from_the_cache_without_its_safety_checker(self, saved, tmp_path):
-        repository = tmp_path / "models--someone--model"
-        snapshot = repository / "snapshots" / "0123abc"
-        shutil.copytree(saved, snapshot)
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text("0123abc")
-        index = json.loads((snapshot / "model_index.json").read_text())
-        index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]  # its weights are not there
-        (snapshot / "model_index.json").write_text(json.dumps(index))
-        pipe = DiffSegPipeline.from_pretrained("someone/model", cache_dir=tmp_path, local_files_only=True)
-        assert pipe.threshold == 0.02
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"unet": ["diffusers", "UNetMotionModel"]}, "unet is a UNetMotionModel, not a UNet2DConditionModel"),
-            ({"unet": [None, None]}, "without unet. Pass 'pocket' or Stable Diffusion"),
-            ({"vae": None, "tokenizer": None}, "without vae, tokenizer"),
-        ],
-    )
-    def test_folders_of_other_models(self, saved, tmp_path, change, message):
-        index = json.loads((saved / "model_index.json").read_text()) | change
-        (tmp_path / "model_index.json").write_text(json.dumps(index))
-        with pytest.raises(ValueError, match=message):
-            DiffSegPipeline.from_pretrained(tmp_path)
-
-    def test_a_folder_of_something_else(self, tmp_path):
-        with pytest.raises(ValueError, match="has no model_index.json. Pass"):
-            DiffSegPipeline.from_pretrained(tmp_path)
-
-    def test_a_name_that_means_nothing(self):
-        with pytest.raises(ValueError, match="name='pockets' is neither 'pocket', nor"):
-            DiffSegPipeline.from_pretrained("pockets")
-
-    def test_a_missing_pocket_model(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
-        with pytest.raises(FileNotFoundError, match="make pocket"):
-            DiffSegPipeline.from_pretrained("pocket")
-
-    def test_data_is_beside_or_inside_the_package(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "diffseg")
-        with pytest.raises(FileNotFoundError, match="complete clone"):
-            paths.data_dir()
-        (tmp_path / "data").mkdir()
-        assert paths.data_dir() == tmp_path / "data"
-        (tmp_path / "diffseg" / "data").mkdir(parents=True)
-        assert paths.data_dir() == tmp_path / "diffseg" / "data"
 
 
 class TestErrors:

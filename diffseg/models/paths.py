@@ -9,7 +9,7 @@ POCKET = "pocket"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _WEIGHTS = {".safetensors", ".ckpt"}
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def data_dir() -> Path:

@@ -1,6 +1,7 @@
 """What a model's folder says about DiffSeg: diffseg.json, beside model_index.json or config.json."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def read_settings(folder: Path) -> Settings:
         return Settings()
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return Settings(float(found.get("threshold", THRESHOLD)), found.get("captioner"))
+        threshold, captioner = float(found.get("threshold", THRESHOLD)), found.get("captioner")
+        if not 0 < threshold < math.inf or not isinstance(captioner, str | None):
+            raise ValueError(f"threshold {threshold}, captioner {captioner!r}")
+        return Settings(threshold, captioner)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{file} is not of the form {{"threshold": 1.0, "captioner": "../pocket-blip"}} ({error}). '
