@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +36,9 @@ from diffseg.backbones.tokens import Tokens, find_tokens
 KINDS = ("self", "cross")
 HEADS = ("mean", "all")
 
-#: Scores alive at once: they fit into a CPU's cache, and a GPU is busy with them.
-BLOCK = {"cpu": 2**20}
-BLOCK_ELSEWHERE = 2**26
+#: Scores alive at once, beside as many probabilities: they fit into a CPU's cache, and a GPU is busy with them.
+BLOCK = {"cpu": 2**19}
+BLOCK_ELSEWHERE = 2**23
 
 # Plain softmax attention that does not end in the watched function: exchanged for the one that does, for a pass.
 _EXCHANGED = (AttnProcessor, SlicedAttnProcessor, XFormersAttnProcessor)
@@ -161,7 +162,10 @@ def attention_probabilities(
     bias: Float[Tensor, "#heads #queries #keys"] | None = None,
     heads: str = "mean",
 ) -> Float[Tensor, "*heads queries keys"]:
-    """softmax(scale query key^T + bias), in float32, a few rows of all heads at a time.
+    """softmax(scale query key^T + bias), in float32, a block at a time.
+
+    A block is as many rows of one head as fit, and as many heads of these rows as fit: long rows of a single matrix
+    are what processors multiply fastest, and the sum over the heads grows where it stays, in the result.
 
     Args:
         query, key: of any floating type.
@@ -173,19 +177,24 @@ def attention_probabilities(
     keys = key.shape[1]
     query = query.float() * (dim**-0.5 if scale is None else scale)
     key = key.float().transpose(1, 2).contiguous()  # [heads, dim, keys]
-    shape = (queries, keys) if heads == "mean" else (n_heads, queries, keys)
-    result = query.new_empty(shape)
-    rows = max(1, BLOCK.get(query.device.type, BLOCK_ELSEWHERE) // (n_heads * keys))
-    for start in range(0, queries, rows):
-        block = slice(start, start + rows)
-        scores = query[:, block] @ key  # [heads, rows, keys]
+    bias = None if bias is None else bias.expand(n_heads, queries, -1)
+    result = query.new_zeros((queries, keys) if heads == "mean" else (n_heads, queries, keys))
+    size = BLOCK.get(query.device.type, BLOCK_ELSEWHERE)
+    rows = min(queries, max(1, size // keys))
+    group = min(n_heads, max(1, size // (rows * keys)))
+    memory = query.new_empty(2, group * rows * keys)  # the same for all blocks: new memory costs time
+    for start, first in product(range(0, queries, rows), range(0, n_heads, group)):
+        block = slice(first, first + group), slice(start, start + rows)
+        part = query[block]  # [group, rows, dim]
+        scores, probs = memory[:, : part[..., 0].numel() * keys].view(2, *part.shape[:2], keys)
+        torch.bmm(part, key[block[0]], out=scores)
         if bias is not None:
-            scores += bias if bias.shape[1] == 1 else bias[:, block]
-        probs = scores.softmax(dim=-1)
+            scores += bias[block]
+        torch.softmax(scores, dim=-1, out=probs)
         if heads == "mean":
-            torch.mean(probs, dim=0, out=result[block])
+            result[block[1]].add_(probs.sum(dim=0) if len(probs) > 1 else probs[0], alpha=1 / n_heads)
         else:
-            result[:, block] = probs
+            result[block] = probs
     return result
 
 

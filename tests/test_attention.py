@@ -21,6 +21,8 @@ from helpers_models import (
     tiny_vae,
     tiny_z_image,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from diffseg import attention as attention_module
 from diffseg.attention import attention_probabilities, record_attention
@@ -170,14 +172,43 @@ def test_gradients_flow_through_a_recorded_pass(unet):
     assert torch.equal(recorded, stock)
 
 
-def test_never_all_scores_at_once(monkeypatch):
-    """No block of scores is larger than the block's size, whatever the number of heads."""
-    sizes, softmax = [], torch.Tensor.softmax
-    monkeypatch.setitem(attention_module.BLOCK, "cpu", 100)
-    monkeypatch.setattr(torch.Tensor, "softmax", lambda t, *a, **k: (sizes.append(t.numel()), softmax(t, *a, **k))[1])
-    query, key = torch.randn(2, 5, 16, 4)
-    attention_probabilities(query, key)
-    assert len(sizes) == 16 and max(sizes) <= 100
+class Storages(TorchDispatchMode):
+    """Remembers the storages that tensors are made in: address -> elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage()
+            self.elements[storage.data_ptr()] = storage.nbytes() // tensor.element_size()
+        return made
+
+
+@pytest.mark.parametrize("n_heads", [1, 5])
+@pytest.mark.parametrize("block", [16, 100, 2**20])
+def test_never_all_scores_at_once(monkeypatch, n_heads, block):
+    """Besides the result, a block of scores and one of probabilities, whatever the number of heads."""
+    monkeypatch.setitem(attention_module.BLOCK, "cpu", block)
+    query, key = both = torch.randn(2, n_heads, 16, 1)
+    with Storages() as storages:
+        probs = attention_probabilities(query, key)
+    del storages.elements[probs.untyped_storage().data_ptr()]
+    assert 2 * 16 <= max(storages.elements.values()) <= max(2 * min(block, n_heads * 16 * 16), both.numel())
+    torch.testing.assert_close(probs, (query @ key.mT).softmax(-1).mean(0))
+
+
+@pytest.mark.parametrize("heads", ["mean", "all"])
+@pytest.mark.parametrize("queries", [1, 7, 30])
+@pytest.mark.parametrize("block", [1, 64, 100, 500])
+def test_blocks_that_do_not_come_out_even(monkeypatch, heads, queries, block):
+    monkeypatch.setitem(attention_module.BLOCK, "cpu", block)
+    query, key = torch.randn(5, queries, 4), torch.randn(5, 9, 4)
+    expected = (query @ key.mT / 2).softmax(-1)
+    probs = attention_probabilities(query, key, heads=heads)
+    torch.testing.assert_close(probs, expected.mean(0) if heads == "mean" else expected)
 
 
 @pytest.mark.parametrize("heads", ["mean", "all"])
