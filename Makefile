@@ -11,8 +11,15 @@ READY := $(VENV)/.ready
 # The embedded models need no network; a hub id such as CompVis/stable-diffusion-v1-4 does.
 export HF_HUB_OFFLINE ?= $(if $(findstring /,$(DIFFSEG_MODEL)),0,1)
 
+# Notebooks and files of tests in parallel, each on its own core; more than four would want much memory.
+PYTEST := env -u DIFFSEG_MODEL $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+define LINT
+$(PY) -m ruff check .
+$(PY) -m ruff format --check .
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks lab test bench pocket refresh exercises format constraints clean
+.PHONY: help setup notebooks pages lab quick test bench pocket refresh exercises format constraints clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +36,19 @@ setup: $(READY) ## prepare .venv with the tested packages
 notebooks: $(READY) ## run every notebook, write pages to build/html
 	$(PY) tools/run_notebooks.py --html build/html
 
+pages: $(READY) ## write pages of the outputs that the notebooks hold to build/html
+	$(PY) tools/run_notebooks.py --render --html build/html
+
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(PY) -m jupyter lab notebooks
 
+quick: $(READY) ## after a change: lint and the fast tests, within a minute
+	$(LINT)
+	$(PYTEST) tests -m 'not slow'
+
 test: $(READY) ## lint, tests, and every notebook against its committed outputs
-	$(PY) -m ruff check .
-	env -u DIFFSEG_MODEL $(PY) -m pytest
+	$(LINT)
+	$(PYTEST) --durations=15
 
 bench: $(READY) ## time and memory of each stage
 	$(PY) -m benchmarks.bench

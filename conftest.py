@@ -2,21 +2,38 @@
 
 import os
 
-import matplotlib
 import pytest
+from nbval.plugin import IPyNbCell
+from run_notebooks import PATIENT, QUIET
 
-# Kernels inherit these. Bars differ in every run; and a test must never wait for a hub.
-os.environ.update(TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-matplotlib.use("Agg")  # not through MPLBACKEND, which would reach the kernels and cost them their inline figures
+# Kernels inherit these, and they must be set before numpy and torch are loaded.
+os.environ.update(QUIET)
+for name, value in {**PATIENT, "HF_HUB_OFFLINE": "1"}.items():  # a test must never wait for a hub
+    os.environ.setdefault(name, value)
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # they share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 OUTPUT_SECONDS = 60  # nbval waits 5 for a cell's output, too little on a loaded machine
+MODELS = "test_pocket_"  # so begin the names of the tests of the embedded models and their training
+
+
+def pytest_configure():
+    """Draw without a screen. Not through MPLBACKEND: it would reach the kernels and cost them their inline figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def pytest_itemcollected(item):
+    """What runs a notebook or a model of the box is slow."""
+    if isinstance(item, IPyNbCell) or item.path.name.startswith(MODELS):
+        item.add_marker("slow")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Give notebook cells time to print, and do not compare stderr: warnings differ between versions."""
     for item in items:
-        if hasattr(item, "output_timeout") and hasattr(item.parent, "skip_compare"):
+        if isinstance(item, IPyNbCell):
             item.output_timeout = OUTPUT_SECONDS
             item.parent.skip_compare = tuple({*item.parent.skip_compare, "stderr"})

@@ -13,6 +13,8 @@ from diffseg.aggregation import aggregate
 from diffseg.masks import suppress
 from diffseg.merging import anchor_distances, merge
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = np.load(Path(__file__).parent / "data" / "released_masks.npz")
 SIDES = (64, 32, 16, 8)
 SETTINGS = [(1.1, 3, 16), (0.9, 3, 16), (0.5, 3, 16), (0.9, 2, 8)]  # tau, passes, anchors along a side

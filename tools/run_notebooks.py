@@ -35,6 +35,9 @@ from tqdm import tqdm
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 # Progress bars and download bars differ in every run: they must not end up in stored outputs.
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# Threads that have nothing to do go on looking for work, on a core that another program needs; OpenBLAS, behind numpy
+# and scikit-learn, cannot be told not to. Beside such a program notebooks took ten times as long. Yours to set.
+PATIENT = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -91,8 +94,11 @@ def execute(notebook, folder: Path, timeout: float, label: str = "") -> None:
         one of FAILURES: if a cell fails; the outputs up to there are in `notebook`.
         Stopped: if a signal asks for it; the kernel has ended then.
     """
-    code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-    with tqdm(total=code_cells, desc=label, leave=False, disable="CI" in os.environ or not sys.stderr.isatty()) as bar:
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code_cells:  # so that the cells with a count are those that ran now
+        cell.execution_count, cell.outputs = None, []
+    hidden = "CI" in os.environ or not sys.stderr.isatty()
+    with tqdm(total=len(code_cells), desc=label, leave=False, disable=hidden) as bar:
         kernel = ThisPython()
         client = NotebookClient(
             notebook,
@@ -109,7 +115,7 @@ def execute(notebook, folder: Path, timeout: float, label: str = "") -> None:
 async def run_cells(client: NotebookClient, kernel: ThisPython) -> None:
     """Run the notebook of a client and leave no kernel behind, not even one that is just starting."""
     try:
-        await client.async_execute(env={**os.environ, **QUIET}, cleanup_kc=True)
+        await client.async_execute(env={**PATIENT, **os.environ, **QUIET}, cleanup_kc=True)
     finally:
         if kernel.has_kernel:
             await kernel.shutdown_kernel(now=True)
