@@ -1,6 +1,7 @@
 """What is written in two places agrees: dependencies, pins, the README's table, the tools' versions."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +11,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+PROJECT = tomllib.loads(read("pyproject.toml"))["project"]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 
@@ -22,13 +29,13 @@ def requirements():
 
 
 def pins():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = read("constraints.txt").splitlines()
     parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(r.name): r.specifier for r in parsed}
 
 
 def test_environment_yml_says_what_pyproject_says():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load(read("environment.yml"))
     conda = [Requirement(line) for line in environment["dependencies"] if isinstance(line, str) and line != "pip"]
     expected = {CONDA_NAMES.get(name, name): specifier for name, specifier in requirements().items()}
     expected["python"] = Requirement("python" + PROJECT["requires-python"]).specifier
@@ -45,7 +52,7 @@ def test_constraints_pin_every_dependency_within_its_bounds():
 
 
 def test_constraints_fit_every_build_of_torch():
-    assert str(pins()["torch"]) == "==2.13.0"  # no +cpu: that spelling exists on one index only
+    assert "+" not in str(pins()["torch"])  # such as +cpu: that spelling exists on one index only
     assert not [name for name in pins() if name.startswith(("nvidia-", "torchvision", "triton"))]
 
 
@@ -56,25 +63,25 @@ def test_version_is_said_once_more_in_the_package():
 
 
 def test_wheel_carries_the_data():
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wheel = tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert "data" in wheel["only-include"] and wheel["sources"]["data"] == "diffseg/data"
     assert not (ROOT / "diffseg" / "data").exists()
 
 
 def test_readme_table_lists_every_notebook():
-    listed = re.findall(r"^\| \[[^]]+\]\(notebooks/([^)]+)\)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^\| \[[^]]+\]\(notebooks/([^)]+)\)", read("README.md"), re.MULTILINE)
     assert listed == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_readme_says_how_much_there_is_to_read():
-    said = int(re.search(r"(\d+) lines with their documentation", (ROOT / "README.md").read_text())[1])
+    said = int(re.search(r"(\d+) lines with their documentation", read("README.md"))[1])
     modules = ("diffuse", "attention", "aggregation", "merging", "masks")
-    lines = sum(len((ROOT / "diffseg" / f"{name}.py").read_text().splitlines()) for name in modules)
+    lines = sum(len(read(f"diffseg/{name}.py").splitlines()) for name in modules)
     assert abs(said - lines) <= 0.05 * lines
 
 
 def test_contributing_shows_the_tree():
-    page = (ROOT / "CONTRIBUTING.md").read_text()
+    page = read("CONTRIBUTING.md")
     named = set(re.findall(r"^  (\w+\.py) ", page, re.MULTILINE)) | set(re.findall(r"\b(?:dino|output)\.py\b", page))
     there = {path.name for path in (ROOT / "diffseg").glob("*.py")} - {"__init__.py", "progress.py", "datasets.py"}
     assert there == named
@@ -82,19 +89,19 @@ def test_contributing_shows_the_tree():
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_links_between_files_lead_somewhere(page):
-    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / page).read_text())
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", read(page))
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_targets_named_in_the_docs_exist():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
     for page in ("README.md", "CONTRIBUTING.md"):
-        named = set(re.findall(r"`make ([a-z]+)[^`]*`|^make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
+        named = set(re.findall(r"`make ([a-z]+)[^`]*`|^make ([a-z]+)", read(page), re.MULTILINE))
         assert {a or b for a, b in named} <= targets
 
 
 def test_pre_commit_uses_the_pinned_ruff():
-    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    config = yaml.safe_load(read(".pre-commit-config.yaml"))
     revisions = {repo["repo"].rsplit("/", 1)[-1]: repo.get("rev") for repo in config["repos"]}
     assert str(pins()["ruff"]) == "==" + revisions["ruff-pre-commit"].removeprefix("v")
 
@@ -102,15 +109,16 @@ def test_pre_commit_uses_the_pinned_ruff():
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
 def test_workflows_are_limited(path):
     """Every job has a time limit and the workflow may only read; actionlint, in ci.yml, checks the rest."""
-    workflow = yaml.safe_load(path.read_text())
+    workflow = yaml.safe_load(read(path))
     assert workflow["permissions"] == {"contents": "read"}
     assert all("timeout-minutes" in job for job in workflow["jobs"].values())
 
 
 def test_gpu_workflow_never_runs_on_a_fork():
-    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text())["jobs"].values()
+    (job,) = yaml.safe_load(read(".github/workflows/gpu.yml"))["jobs"].values()
     assert "head.repo.full_name == github.repository" in job["if"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permission")
 def test_ci_script_is_executable():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
