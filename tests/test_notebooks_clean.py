@@ -272,7 +272,7 @@ def test_runner_only_renders(tmp_path, capsys):
     path = tmp_path / "00_x.ipynb"
     nbformat.write(notebook(cell("print(6 * 7)", 1, [printed("stored, not run")])), path)
     assert run_notebooks.main(["--render", "--html", str(tmp_path / "html"), str(path)]) == 0
-    assert "stored, not run" in (tmp_path / "html" / "00_x.html").read_text()
+    assert "stored, not run" in (tmp_path / "html" / "00_x.html").read_text(encoding="utf-8")
     for wrong in (["--render"], ["--render", "--inplace", "--html", "html"]):
         with pytest.raises(SystemExit):
             run_notebooks.main([*wrong, str(path)])
@@ -289,7 +289,7 @@ def test_pages_fold_the_solutions(tmp_path):
     source = 'def double(x):\n    return 2 * x\n\n\nprint("was it right")'
     nb = notebook(cell(source, 1, [printed("was it right")], ["solution"]), cell("1 + 1", 2))
     run_notebooks.write_html(nb, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     fold = page[page.index("<details><summary>Solution") : page.index("</details>")]
     assert "return" in fold and "was it right" not in page
     assert code_cells(nb)[0].source == source, "the notebook itself must not change"
