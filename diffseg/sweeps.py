@@ -8,18 +8,19 @@ The number that matters most is the merging threshold (Sec. 9.6): `sweep_thresho
 DinoSeg, and `best_threshold` chooses.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from pandas import DataFrame, Series
 from PIL import Image
 from scipy import stats
 from torch import Tensor
 
+from diffseg import SEED
 from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 
@@ -99,6 +100,37 @@ def half_width(table: DataFrame, level: Real = 0.95) -> Series:
         level: how often such intervals hold the true mean.
     """
     return stats.t.ppf((1 + level) / 2, len(table) - 1) * table.sem()
+
+
+def mean_interval(values: Series, level: Real = 0.95) -> tuple[float, float, float]:
+    """The mean over scenes, and the two ends of its confidence interval, see `half_width`.
+
+    Differences on the same scenes make it a paired comparison.
+    """
+    mean, half = float(values.mean()), float(half_width(values.to_frame(), level).iloc[0])
+    return mean, mean - half, mean + half
+
+
+def bootstrap_interval(
+    scenes: Shaped[np.ndarray, "scenes ..."],
+    statistic: Callable[[np.ndarray], float],
+    level: Real = 0.95,
+    resamples: int = 2000,
+    seed: int = SEED,
+) -> tuple[float, float]:
+    """The two ends of the confidence interval of a number that is no mean over scenes, by the bootstrap's percentiles.
+
+    Args:
+        scenes: what is known of each scene, such as its counts of pixels.
+        statistic: the number, of all scenes together.
+        level: as in `half_width`.
+        resamples: how often as many scenes are drawn from the scenes, with replacement.
+        seed: of the draws.
+    """
+    chosen = np.random.default_rng(seed).integers(len(scenes), size=(resamples, len(scenes)))
+    tail = (1 - level) / 2
+    low, high = np.nanquantile([statistic(scenes[draw]) for draw in chosen], [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def gains(scores: DataFrame, knob: str, default: Real, column: str = "miou") -> DataFrame:

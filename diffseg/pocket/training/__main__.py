@@ -2,7 +2,8 @@
 
 Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about five hours
 on two CPU cores; `--longer 4` trains four times as long, `--minutes 30` stops by itself after half an hour. `more` goes
-on from the weights that are there.
+on from the weights that are there. `behaviour` measures whether the models do what the lessons need: one table of
+means, 95% intervals and targets.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from ...models.devices import best_device
 from ...models.paths import data_dir
+from .behaviour import GROUPS, Models, Settings, behaviour
 from .loop import OutOfTime
 from .recipes import (
     Recipe,
@@ -27,6 +29,7 @@ from .recipes import (
 from .validation import tune, validate, validate_captions, validate_dino, validate_words
 
 _EVERYTHING = ("all", "restart")
+_VERBS = (*_EVERYTHING, "more", "words", "name", "tune", "validate", "blip", "dino", "behaviour")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     models = data_dir() / "models"
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.training", description=__doc__)
-    parser.add_argument("what", choices=["all", "restart", "more", "words", "name", "tune", "validate", "blip", "dino"])
+    parser.add_argument("what", choices=_VERBS)
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
@@ -61,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
     parser.add_argument("--device", default=best_device())
+    measured = parser.add_argument_group("behaviour")
+    measured.add_argument("--rows", nargs="+", choices=GROUPS, help="parts of the table; without it, all of them")
+    measured.add_argument("--rich", action="store_true", help="measure on scenes of the rich world")
+    measured.add_argument("--guidance", type=float, default=Settings.guidance, help="strength of a painting's prompt")
+    measured.add_argument("--steps", type=int, default=Settings.steps, help="passes through the model for a painting")
     return parser
 
 
@@ -74,6 +82,11 @@ def _train(given: argparse.Namespace, recipe: Recipe) -> None:
         teach_pocket_sd(recipe, given.runs, text_to_image, given.device)
     if given.what == "tune":
         print("threshold", tune(text_to_image, given.scenes))
+    if given.what == "behaviour":
+        settings = Settings(rich=given.rich, guidance=given.guidance, steps=given.steps)
+        models = Models(given.models, given.device)
+        table = behaviour(models, settings, given.scenes, given.runs, given.rows, recipe.deadline)
+        print(table.round(3).to_string(index=False, na_rep=""))
     if given.what in (*_EVERYTHING, "blip"):
         train_pocket_blip(recipe, given.runs, captioner, given.device)
     if given.what in (*_EVERYTHING, "dino"):
