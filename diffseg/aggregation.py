@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffseg import ATTENTION_SIZE
+from diffseg.arguments import check_sides
 
 WEIGHTS = ("layer", "resolution")
 
@@ -46,10 +47,13 @@ def aggregate(
         float32; result[i, j] is a map that sums to 1.
 
     Raises:
+        TypeError: unless the maps are tensors.
         ValueError: for no maps, maps whose positions are not those of `size` divided by a whole factor, NaN or
             all-zero rows, and weights that make no sense.
     """
-    rows, columns = (size, size) if isinstance(size, int) else size
+    rows, columns = check_sides("size", size, f"Of the result, in positions; the paper takes {ATTENTION_SIZE}.")
+    if not isinstance(maps, Sequence):
+        raise TypeError(f"maps has the type {type(maps).__name__}; pass a list, [layer.probs for layer in layers].")
     factors = [_factor(index, probs, rows, columns) for index, probs in enumerate(maps)]
     per_layer = layer_weights([min(rows, columns) // factor for factor in factors], weights)
     totals: dict[int, Tensor] = {}
@@ -77,25 +81,41 @@ def layer_weights(sides: Sequence[int], weights: str | Mapping[int, Real] = "lay
     if not sides:
         raise ValueError("maps is empty; record a UNet pass first (see record_attention).")
     count = Counter(sides)
+    check_weights(weights)
     if isinstance(weights, Mapping):
-        unknown = sorted(set(weights) - set(count))
+        unknown = [side for side in weights if side not in count]
         if unknown:
-            raise ValueError(f"weights names the sides {unknown}; the maps have {sorted(count)}.")
+            raise ValueError(
+                f"weights={weights!r} names the sides {unknown}; the maps have {sorted(count)}. Leave out the others."
+            )
         raw = [weights.get(side, 0) / count[side] for side in sides]
     elif weights == "layer":
         raw = [float(side) for side in sides]
-    elif weights == "resolution":
-        raw = [side / count[side] for side in sides]
     else:
-        raise ValueError(f"weights={weights!r} must be one of {WEIGHTS} or a mapping side: weight.")
+        raw = [side / count[side] for side in sides]
     total = sum(raw)
-    if not (math.isfinite(total) and total > 0 and min(raw) >= 0):
-        raise ValueError(f"weights={weights!r} must be finite, not negative, and not all zero.")
     return [weight / total for weight in raw]
+
+
+def check_weights(weights: str | Mapping[int, Real]) -> None:
+    """ValueError for weights that would make no sense whatever the layers (see `aggregate`)."""
+    if not isinstance(weights, Mapping):
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights={weights!r} must be one of {WEIGHTS} or a mapping side: weight.")
+        return
+    numbers = list(weights.values())
+    if not all(isinstance(weight, Real) and 0 <= weight < math.inf for weight in numbers) or sum(numbers) <= 0:
+        raise ValueError(
+            f"weights={weights!r} must be finite, not negative, and not all zero; for example {{64: 1, 32: 0.5}}."
+        )
 
 
 def _factor(index: int, probs: Tensor, rows: int, columns: int) -> int:
     """How many times coarser a map's grid is than that of the result, along each axis."""
+    if not isinstance(probs, Tensor):
+        raise TypeError(
+            f"maps[{index}] has the type {type(probs).__name__}; pass tensors: [layer.probs for layer in layers]."
+        )
     shape = list(probs.shape)
     if len(shape) not in (2, 3) or shape[-1] != shape[-2] or shape[-1] == 0:
         raise ValueError(

@@ -8,7 +8,7 @@ the same bit by bit, whatever the model: UNets, and transformers in which pictur
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -126,18 +126,19 @@ def record_attention(
         ValueError: for unknown kinds or heads, and, during a pass, for a layer that does more than plain attention or
             whose tokens cannot be told apart.
     """
-    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    if not kinds or not set(kinds) <= set(KINDS):
+    chosen = (kinds,) if isinstance(kinds, str) else kinds
+    if not isinstance(chosen, Collection) or not chosen or not all(kind in KINDS for kind in chosen):
         raise ValueError(f"kinds={kinds!r} must name one or both of {KINDS}.")
     if heads not in HEADS:
         raise ValueError(f"heads={heads!r} must be one of {HEADS}.")
-    attentions = {name: module for name, module in model.named_modules() if _is_attention(module)}
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    attentions = {name: module for name, module in modules if _is_attention(module)}
     if not attentions:
         raise TypeError(
             f"model is a {type(model).__name__} without attention layers of diffusers; pass a UNet or a transformer, "
             "for example `pipe.unet`."
         )
-    recorder = _Recorder(kinds, heads)
+    recorder = _Recorder(tuple(chosen), heads)
     with ExitStack() as stack:
         stack.enter_context(_plain_processors(attentions.values()))
         for name, module in attentions.items():

@@ -4,6 +4,7 @@ The denoised result is thrown away. DiffSeg wants the attention on the way, so n
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffseg import SEED, TIMESTEP
+from diffseg.arguments import check_whole
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "1 3 height width"]:
@@ -41,15 +43,32 @@ def encode(vae: nn.Module, pixels: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n
     return (mean - shift) * vae.config.scaling_factor
 
 
-def draw_noise(shape: Sequence[int], seed: int | torch.Generator = SEED) -> Float[Tensor, "n c h w"]:
+def draw_noise(
+    shape: Sequence[int], seed: int | torch.Generator | Sequence[torch.Generator] = SEED
+) -> Float[Tensor, "n c h w"]:
     """Noise for latents. It is drawn on the CPU, so that a seed means the same picture on every device.
 
     Every image of a batch gets the same noise, that of the seed, so that its attention does not depend on its
-    neighbours. A generator is advanced by one draw.
+    neighbours. A generator is advanced by one draw. A list has a generator for each image.
+
+    Raises:
+        TypeError, ValueError: if the seed is none of these.
     """
-    generator = torch.Generator("cpu").manual_seed(seed) if isinstance(seed, int) else seed
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        return torch.cat([draw_noise((1, *shape[1:]), each) for each in seed])
+    check_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(int(seed)) if isinstance(seed, Integral) else seed
     one = torch.randn((1, *shape[1:]), generator=generator, device=generator.device)
     return one.expand(*shape)
+
+
+def check_seed(seed: int | torch.Generator) -> None:
+    """TypeError or ValueError for what noise cannot be drawn from."""
+    if isinstance(seed, torch.Generator):
+        return
+    check_whole("seed", seed, "Or pass a torch.Generator.")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed={seed} does not fit into 64 bits; choose a smaller one, such as {SEED}.")
 
 
 def diffuse(

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, ViTModel
 
 from diffseg import IMAGE_SIZE, ITERATIONS, THRESHOLD
+from diffseg.arguments import check_threshold
 from diffseg.images import ImageLike, centre_square, load_image, read_image
 from diffseg.merging import check_attention, check_settings
-from diffseg.models.paths import MODEL_VARIABLE, POCKET, resolve_model
+from diffseg.models.paths import MODEL_VARIABLE, POCKET, check_config, resolve_model
 from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, read_settings, write_settings
 from diffseg.output import DiffSegOutput
@@ -78,7 +79,7 @@ class DinoSegPipeline:
 
     def __init__(self, model: ViTModel, processor, threshold: Real = THRESHOLD) -> None:
         _check_config(getattr(model, "config", None), f"model, a {type(model).__name__},")
-        self.model, self.processor, self.threshold = model.eval(), processor, float(threshold)
+        self.model, self.processor, self.threshold = model.eval(), processor, check_threshold(threshold)
         self.model.set_attn_implementation(HEAD_MEAN)
 
     @classmethod
@@ -97,6 +98,7 @@ class DinoSegPipeline:
             FileNotFoundError, ValueError, OSError: if there is no such model, or it is not a ViT.
         """
         folder = resolve_model(_default_name() if name is None else name, pocket="pocket-dino")
+        check_config(folder, _REMEDY)
         if threshold is None:
             threshold = read_settings(Path(folder)).threshold
         with quiet_loading():

@@ -9,6 +9,7 @@ from jaxtyping import Int, Integer
 from PIL import Image, ImageOps
 
 from diffseg import IMAGE_SIZE
+from diffseg.arguments import check_whole
 
 # PIL image, uint8 or uint16 array [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], or a path.
 ImageLike = Any
@@ -54,10 +55,11 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
     """The central square of an image, resized to size x size (antialiased).
 
     Raises:
-        ValueError: if the size is not positive.
+        TypeError, ValueError: if the size is not a positive whole number.
     """
+    check_whole("size", size, f"In pixels; try {IMAGE_SIZE}.")
     if size < 1:
-        raise ValueError(f"size must be a positive number of pixels, got {size}; try {IMAGE_SIZE}.")
+        raise ValueError(f"size={size} must be at least 1 pixel; try {IMAGE_SIZE}.")
     # Cropped first: resize(box=...) would let pixels from outside the square bleed into its edge.
     return image.crop(_square(*image.size)).resize((size, size), Image.Resampling.LANCZOS)
 

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffseg import IMAGE_SIZE
+from diffseg.arguments import check_sides
 
 _BLOCK = 2**22  # upsampled values alive at once: 16 MB in float32
 
@@ -26,18 +27,19 @@ def suppress(
         int64 indices into `proposals`. Some may win nowhere: see `relabel`.
 
     Raises:
+        TypeError: unless proposals is a tensor and size one or two whole numbers.
         ValueError: for no proposals, NaN, or a size below 1.
     """
+    if not isinstance(proposals, Tensor):
+        raise TypeError(f"proposals has the type {type(proposals).__name__}; pass a tensor, as `merge` returns it.")
     if proposals.ndim != 3 or proposals.numel() == 0:
         raise ValueError(
             f"proposals has the shape {list(proposals.shape)}; expected [proposals, h, w] with "
             "at least one, as `merge` returns them."
         )
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be a positive number of pixels, got {size}.")
+    height, width = check_sides("size", size, f"In pixels; try {IMAGE_SIZE}.")
     if not proposals.isfinite().all():
-        raise ValueError("proposals holds NaN or infinity; every proposal must be a distribution.")
+        raise ValueError("proposals holds NaN or infinity; every proposal must be a distribution, as of `merge`.")
     count = max(1, _BLOCK // (height * width))
     best = labels = None
     for start in range(0, len(proposals), count):

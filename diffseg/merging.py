@@ -1,6 +1,5 @@
 """Segment, first half: iterative attention merging (Eq. 4 and 5, Algorithm 1)."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffseg import ATTENTION_SIZE, ITERATIONS, POINTS, THRESHOLD
+from diffseg.arguments import check_sides, check_threshold, check_whole
 
 EPSILON = 1e-12  # logarithms are taken of probabilities no smaller than this
 _ROWS = 512  # maps whose logarithms are alive at once
@@ -29,7 +29,8 @@ def anchor_grid(size: int | tuple[int, int] = ATTENTION_SIZE, points: int = POIN
     Raises:
         ValueError: unless 2 <= points <= the shorter side.
     """
-    rows, columns = (size, size) if isinstance(size, int) else size
+    rows, columns = check_sides("size", size, f"Of the attention, in positions; the paper takes {ATTENTION_SIZE}.")
+    check_whole("points", points, f"The paper takes {POINTS}.")
     if not 2 <= points <= min(rows, columns):
         raise ValueError(
             f"points={points} must be from 2 to the side of the attention, {min(rows, columns)}; "
@@ -155,10 +156,15 @@ def run_passes(
     rows, columns = attention.shape[:2]
     if distances is None:
         distances = anchor_distances(attention, points)
-    elif distances.shape != (points**2, rows * columns):
+    elif not isinstance(distances, Tensor) or distances.shape != (points**2, rows * columns):
+        found = (
+            f"the shape {list(distances.shape)}"
+            if isinstance(distances, Tensor)
+            else f"the type {type(distances).__name__}"
+        )
         raise ValueError(
-            f"distances has the shape {list(distances.shape)}, expected "
-            f"{[points**2, rows * columns]}; use anchor_distances(attention, points={points})."
+            f"distances has {found}, expected a tensor {[points**2, rows * columns]}; "
+            f"use anchor_distances(attention, points={points})."
         )
     maps = rearrange(attention, "i j k l -> (i j) (k l)").float()
     proposals = average(distances.to(maps.device) < thresholds[0], maps)
@@ -195,7 +201,14 @@ def average(members: Bool[Tensor, "groups n"], maps: Float[Tensor, "n d"]) -> Fl
 
 
 def check_attention(attention: Tensor) -> tuple[int, int]:
-    """Rows and columns of aggregated attention; ValueError unless it is [rows, columns, rows, columns]."""
+    """Rows and columns of aggregated attention.
+
+    Raises:
+        TypeError: unless it is a tensor.
+        ValueError: unless it is [rows, columns, rows, columns].
+    """
+    if not isinstance(attention, Tensor):
+        raise TypeError(f"attention has the type {type(attention).__name__}; pass a tensor, as `attend` returns it.")
     shape = list(attention.shape)
     if len(shape) != 4 or shape[:2] != shape[2:] or min(shape) < 2:
         raise ValueError(f"attention has the shape {shape}; expected [h, w, h, w], as `aggregate` returns it.")
@@ -205,25 +218,24 @@ def check_attention(attention: Tensor) -> tuple[int, int]:
 def check_settings(
     size: int | tuple[int, int], points: int, iterations: int, threshold: Real | Sequence[Real]
 ) -> list[float]:
-    """Check the settings of `merge` for attention of one size; the threshold of each pass."""
+    """Check the settings of `merge` for attention of one size; the threshold of each pass.
+
+    Raises:
+        TypeError, ValueError: naming the argument, value and remedy.
+    """
     anchor_grid(size, points)
+    check_whole("iterations", iterations, f"The paper takes {ITERATIONS}.")
     if iterations < 1:
         raise ValueError(f"iterations={iterations} must be at least 1; the paper takes {ITERATIONS}.")
-    if isinstance(threshold, Real):
-        thresholds = [float(threshold)] * iterations
-    else:
-        thresholds = [float(tau) for tau in threshold]
+    given = threshold.tolist() if isinstance(threshold, np.ndarray | Tensor) else threshold
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    thresholds = list(given) if several else [given] * iterations
     if len(thresholds) != iterations:
         raise ValueError(
             f"threshold={threshold!r} has {len(thresholds)} values for iterations={iterations}; "
             "pass one number, or one per iteration."
         )
-    if not all(math.isfinite(tau) and tau > 0 for tau in thresholds):
-        raise ValueError(
-            f"threshold={threshold!r} must be above 0 and finite: it is a distance in nats. "
-            "The paper takes 0.9 to 1.1 for Stable Diffusion."
-        )
-    return thresholds
+    return [check_threshold(tau) for tau in thresholds]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from diffseg import ITERATIONS, POINTS, SEED, THRESHOLD, TIMESTEP
-from diffseg.aggregation import aggregate
+from diffseg.aggregation import aggregate, check_weights
+from diffseg.arguments import check_threshold, check_whole
 from diffseg.attention import RecordedLayer, record_attention
 from diffseg.backbones import find_backbone
-from diffseg.diffuse import draw_noise, encode, to_tensor
+from diffseg.diffuse import check_seed, draw_noise, encode, to_tensor
 from diffseg.images import ImageLike, centre_square, fit_whole, load_image
 from diffseg.masks import relabel, suppress
 from diffseg.merging import check_attention, check_settings, run_passes
@@ -91,7 +92,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         if not hasattr(scheduler.config, "num_train_timesteps"):
             raise ValueError(f"scheduler is a {type(scheduler).__name__} without a training schedule.")
         self.register_modules(**parts)
-        self.threshold = float(threshold)
+        self.threshold = check_threshold(threshold)
         self.captioner: Callable[[Image.Image], str] | None = None
         self._captioner_name = BLIP
 
@@ -158,9 +159,13 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
         """
-        size = self._check_pass(timestep, size)
+        size = self._check_pass(prompt, timestep, seed, size)
         pictures = [self._fit(load_image(each), size, crop) for each in _as_list(image)]
-        layers = self._record(pictures, [prompt] * len(pictures), timestep, seed, noise, kinds, heads)
+        shapes = {picture.size for picture in pictures}
+        if len(shapes) > 1:
+            raise ValueError(f"image holds pictures of the sizes {sorted(shapes)}; record those of one size at a time.")
+        latent = self._diffused(pictures, timestep, seed, noise)
+        layers = self._record(latent, [prompt] * len(pictures), timestep, kinds, heads)
         self.maybe_free_model_hooks()
         return layers
 
@@ -195,9 +200,10 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         Raises:
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
         """
-        size = self._check_pass(timestep, size)
+        size = self._check_pass(prompt, timestep, seed, size)
+        check_weights(weights)
         picture = self._fit(load_image(image), size, crop)
-        layers = self._record([picture], [prompt], timestep, seed, noise)
+        layers = self._record(self._diffused([picture], timestep, seed, noise), [prompt], timestep)
         self.maybe_free_model_hooks()
         return _aggregate(layers, weights).cpu()
 
@@ -226,8 +232,9 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             ValueError: naming the argument, value and remedy.
         """
         threshold = self.threshold if threshold is None else threshold
-        size = tuple(side * self.pixels_per_position for side in attention.shape[:2]) if size is None else size
-        thresholds = check_settings(check_attention(attention), points, iterations, threshold)
+        grid = check_attention(attention)
+        size = tuple(side * self.pixels_per_position for side in grid) if size is None else size
+        thresholds = check_settings(grid, points, iterations, threshold)
         labels, proposals = segment_attention(
             attention.to(self._execution_device), size, points, thresholds, remove_merged, distances
         )
@@ -250,7 +257,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         words: str | Sequence[str] | None = None,
         prompted_masks: bool = False,
         crop: bool = True,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         batch_size: int = 4,
         return_dict: bool = True,
     ) -> DiffSegOutput | tuple | list:
@@ -262,7 +269,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                 and masks of one noun become one (Eq. 11). "caption": the nouns of a caption of the image.
             prompted_masks: False: the masks come from a pass with `prompt`, as in the paper; True: with the caption
                 or the list of words as the prompt, as in the released code.
-            generator: draws the noise in place of `seed`.
+            generator: draws the noise in place of `seed`, the same for all images; or a list with one for each image.
             batch_size: how many images go through the model together at most.
             return_dict: False gives tuples, as in diffusers.
 
@@ -273,21 +280,25 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy;
                 before the model runs.
         """
-        size = self._check_pass(timestep, size)
+        size = self._check_pass(prompt, timestep, seed, size)
         threshold = self.threshold if threshold is None else threshold
         thresholds = check_settings(size // self.pixels_per_position, points, iterations, threshold)
+        check_weights(weights)
+        check_whole("batch_size", batch_size, "So many images go through the model together.")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1: images that go through the model together.")
         originals = [load_image(each) for each in _as_list(image)]
+        sources = _sources(seed, generator, len(originals))
         pictures = [self._fit(original, size, crop) for original in originals]
         vocabularies = [None if words is None else self._vocabulary(picture, words) for picture in pictures]
-        noise_of = seed if generator is None else generator
         outs: list[DiffSegOutput | None] = [None] * len(pictures)
         for batch in self._with_bar(_batches(pictures, batch_size)):
+            latent = self._diffused(
+                [pictures[index] for index in batch], timestep, [sources[index] for index in batch], noise
+            )
             passes = self._attend_to_words(
-                *zip(*((pictures[index], vocabularies[index]) for index in batch)),
-                prompt, prompted_masks, timestep, noise_of, noise,
-            )  # fmt: skip
+                latent, [vocabularies[index] for index in batch], prompt, prompted_masks, timestep
+            )
             for index, (selfs, crosses) in zip(batch, passes, strict=True):
                 picture, original = pictures[index], originals[index]
                 attention = _aggregate(selfs, weights)
@@ -320,10 +331,15 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         """Image sizes must be multiples of this."""
         return self.backbone.size_step(self)
 
-    def _check_pass(self, timestep: int, size: int | None) -> int:
-        """The size, checked; None becomes the model's own."""
+    def _check_pass(self, prompt: str, timestep: int, seed: int | torch.Generator, size: int | None) -> int:
+        """What a pass is given, checked; the size, or the model's own for None."""
         size = self.backbone.default_size(self) if size is None else size
         steps = self.scheduler.config.num_train_timesteps
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt={prompt!r} must be a text; pass '' for none, as the paper does.")
+        check_seed(seed)
+        check_whole("timestep", timestep, f"The paper takes {TIMESTEP}.")
+        check_whole("size", size, f"In pixels; this model was made for {self.backbone.default_size(self)}.")
         if not 0 <= timestep < steps:
             raise ValueError(
                 f"timestep={timestep} is outside the model's schedule, 0 to {steps - 1}; the paper takes {TIMESTEP}."
@@ -333,27 +349,35 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                 f"size={size} must be a positive multiple of {self.size_step} for this model; "
                 f"it was made for {self.backbone.default_size(self)}."
             )
-        return size
+        return int(size)
 
     def _fit(self, picture: Image.Image, size: int, crop: bool) -> Image.Image:
         """What of a picture the model gets to see."""
         return centre_square(picture, size) if crop else fit_whole(picture, size, self.size_step)
 
-    def _record(
+    def _diffused(
         self,
         pictures: Sequence[Image.Image],
-        prompts: Sequence[str],
         timestep: int,
-        seed: int | torch.Generator,
+        seed: int | torch.Generator | Sequence[torch.Generator],
         noise: bool,
-        kinds: Sequence[str] = ("self",),
-        heads: str = "mean",
-    ) -> list[RecordedLayer]:
-        """One recorded pass over pictures of one shape."""
+    ) -> Float[Tensor, "n c h w"]:
+        """Latents of pictures of one shape, noised if asked for."""
         device = self._execution_device
         latent = encode(self.vae, torch.cat([to_tensor(picture) for picture in pictures]).to(device))
         if noise:
             latent = self.backbone.add_noise(self, latent, draw_noise(latent.shape, seed).to(device), timestep)
+        return latent
+
+    def _record(
+        self,
+        latent: Float[Tensor, "n c h w"],
+        prompts: Sequence[str],
+        timestep: int,
+        kinds: Sequence[str] = ("self",),
+        heads: str = "mean",
+    ) -> list[RecordedLayer]:
+        """One recorded pass."""
         conditions = self.backbone.embed(self, list(prompts))
         with record_attention(getattr(self, self.backbone.denoiser), kinds, heads) as layers:
             self.backbone.denoise(self, latent, timestep, conditions)
@@ -361,31 +385,26 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
 
     def _attend_to_words(
         self,
-        pictures: Sequence[Image.Image],
+        latent: Float[Tensor, "n c h w"],
         vocabularies: Sequence[Vocabulary | None],
         prompt: str,
         prompted_masks: bool,
         timestep: int,
-        seed: int | torch.Generator,
-        noise: bool,
     ) -> list[tuple[list[RecordedLayer], list[RecordedLayer]]]:
         """Self-attention, for the masks, and cross-attention, for their names, of each picture.
 
         Where both come from the same prompts, one pass gives both.
         """
         named = [vocabulary.prompt if vocabulary and vocabulary.nouns else prompt for vocabulary in vocabularies]
-        for_masks = named if prompted_masks else [prompt] * len(pictures)
+        for_masks = named if prompted_masks else [prompt] * len(latent)
         wanted = any(vocabulary and vocabulary.nouns for vocabulary in vocabularies)
         kinds = ("self", "cross") if wanted and named == for_masks else ("self",)
-        state = seed.get_state() if isinstance(seed, torch.Generator) else None
-        layers = self._record(pictures, for_masks, timestep, seed, noise, kinds)
+        layers = self._record(latent, for_masks, timestep, kinds)
         if wanted and named != for_masks:
-            if state is not None:
-                seed.set_state(state)  # the same noise for the names as for the masks
-            layers = layers + self._record(pictures, named, timestep, seed, noise, ("cross",))
+            layers = layers + self._record(latent, named, timestep, ("cross",))
         return [
             tuple([each for each in one if each.kind == kind] for kind in ("self", "cross"))
-            for one in _by_picture(layers, len(pictures))
+            for one in _by_picture(layers, len(latent))
         ]
 
     def _vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> Vocabulary:
@@ -433,6 +452,21 @@ def _as_list(image: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     if not images:
         raise ValueError("image is an empty list; pass one picture or more.")
     return images
+
+
+def _sources(
+    seed: int | torch.Generator, generator: torch.Generator | Sequence[torch.Generator] | None, count: int
+) -> list[torch.Generator]:
+    """A generator of noise for each image. A seed, or a single generator, gives all of them the same noise."""
+    if generator is None:
+        generator = torch.Generator("cpu").manual_seed(int(seed)) if isinstance(seed, Integral) else seed
+    if isinstance(generator, torch.Generator):
+        return [generator, *(generator.clone_state() for _ in range(count - 1))]
+    if not isinstance(generator, Sequence) or not all(isinstance(each, torch.Generator) for each in generator):
+        raise TypeError(f"generator={generator!r} must be a torch.Generator, or a list of them, one for each image.")
+    if len(generator) != count:
+        raise ValueError(f"generator has {len(generator)} generators for {count} images; pass one for each, or one.")
+    return list(generator)
 
 
 def _batches(pictures: Sequence[Image.Image], size: int) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """Semantics: names for masks, from a caption's nouns and cross-attention (Sec. 9.8, Eq. 7 to 11)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from textwrap import shorten
@@ -78,8 +78,11 @@ def name_words(words: Sequence[str]) -> tuple[str, list[Noun]]:
     """A prompt that names the words of a vocabulary, and where each occurs in it.
 
     Raises:
+        TypeError: for what is not a list of words.
         ValueError: for no words, an empty or a repeated one.
     """
+    if isinstance(words, str) or not isinstance(words, Iterable) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"words={words!r} must be a list of nouns, such as ['car', 'road'].")
     cleaned = [word.strip() for word in words]
     if not cleaned or not all(cleaned) or len(set(cleaned)) < len(cleaned):
         raise ValueError(f"words={list(words)!r} must be one or more different words, none of them empty.")

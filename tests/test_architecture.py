@@ -21,7 +21,7 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 
 #: From the bottom to the top: a part imports from its own layer and from those below, never from one above.
 LAYERS = (
-    {"models.paths", "models.quiet", "progress"},
+    {"arguments", "models.paths", "models.quiet", "progress"},
     {"pocket"},
     {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics"}
     | {"backbones", "metrics", "baselines", "datasets", "check", "output"},

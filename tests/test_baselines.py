@@ -205,7 +205,7 @@ class TestSizes:
         (lambda a: kmeans(a, 0), "k=0 must be from 1 to the number of positions, 16"),
         (lambda a: kmeans(a, 17), "k=17 must be from 1 to the number of positions, 16"),
         (lambda a: kmeans(a, 2, n_init=0), "n_init=0 must be at least 1"),
-        (lambda a: kmeans(a, 2, size=0), "size must be a positive number of pixels, got 0"),
+        (lambda a: kmeans(a, 2, size=0), "size=0 must be at least 1"),
         (lambda a: kmeans(a * float("nan"), 2), "attention holds NaN"),
         (lambda a: dbscan(a, 0.0), "eps=0.0 must be above 0"),
         (lambda a: dbscan(a, float("inf")), "eps=inf must be above 0 and finite"),

@@ -194,7 +194,7 @@ class TestErrors:
             ({"threshold": [0.5]}, "1 values for iterations=3"),
             ({"points": 5}, "points=5 must be from 2 to the side of the attention, 4"),
             ({"iterations": 0}, "iterations=0 must be at least 1"),
-            ({"size": 0}, "size must be a positive number of pixels, got 0"),
+            ({"size": 0}, "size=0 must be at least 1"),
         ],
     )
     def test_settings_are_checked_before_the_model_runs(self, pipe, picture, options, message):

@@ -169,5 +169,5 @@ def test_an_empty_image_and_floats():
 
 
 def test_size():
-    with pytest.raises(ValueError, match="size must be a positive number of pixels, got 0"):
+    with pytest.raises(ValueError, match="size=0 must be at least 1"):
         read_image(quadrants(), 0)

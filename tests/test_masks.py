@@ -71,7 +71,7 @@ def test_binary_masks_partition_the_image(array):
     [
         (torch.zeros(0, 4, 4), 8, r"proposals has the shape \[0, 4, 4\]"),
         (torch.full((1, 2, 2), float("nan")), 8, "proposals holds NaN"),
-        (torch.ones(1, 2, 2), 0, "size must be a positive number of pixels, got 0"),
+        (torch.ones(1, 2, 2), 0, "size=0 must be at least 1"),
     ],
 )
 def test_errors_name_the_trouble(proposals, size, message):

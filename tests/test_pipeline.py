@@ -231,6 +231,37 @@ class TestPictures:
         first = attention(generator=torch.Generator().manual_seed(5))
         assert torch.equal(first, attention(seed=5)) and not torch.equal(first, attention())
 
+    @pytest.mark.parametrize("batch_size", [1, 2, 4])
+    def test_a_generator_gives_every_picture_the_same_noise(self, pipe, picture, batch_size):
+        generator = torch.Generator().manual_seed(5)
+        state = generator.get_state()
+        outs = pipe([picture] * 3, generator=generator, batch_size=batch_size, **OPTIONS)
+        expected = pipe(picture, seed=5, **OPTIONS).attention
+        for out in outs:
+            torch.testing.assert_close(out.attention, expected, rtol=1e-4, atol=1e-7)
+        assert not torch.equal(generator.get_state(), state)  # the next call draws other noise
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 4])
+    def test_a_generator_for_each_picture(self, pipe, picture, batch_size):
+        generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
+        outs = pipe([picture] * 3, generator=generators, batch_size=batch_size, **OPTIONS)
+        for out, seed in zip(outs, (5, 6, 7), strict=True):
+            expected = pipe(picture, seed=seed, **OPTIONS).attention
+            torch.testing.assert_close(out.attention, expected, rtol=1e-4, atol=1e-7)
+
+    def test_masks_and_names_share_their_latent(self, pipe, picture):
+        latents, encoded = [], []
+        hooks = [
+            pipe.unet.register_forward_pre_hook(lambda _, args: latents.append(args[0])),
+            pipe.vae.encoder.register_forward_hook(lambda *_: encoded.append(1)),
+        ]
+        try:
+            pipe(picture, words=["a"], generator=torch.Generator().manual_seed(3), **OPTIONS)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        assert len(encoded) == 1 and len(latents) == 2 and torch.equal(*latents)
+
     def test_outputs_are_those_of_diffusers(self, pipe, picture):
         out = pipe(picture, **OPTIONS)
         labels, proposals, *_ = pipe(picture, return_dict=False, **OPTIONS)

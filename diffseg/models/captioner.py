@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, BlipForConditionalGeneration
 
-from diffseg.models.paths import POCKET, resolve_model
+from diffseg.models.paths import POCKET, check_config, resolve_model
 from diffseg.models.quiet import quiet_loading
 
 BLIP = "Salesforce/blip-image-captioning-base"
@@ -37,6 +37,7 @@ class Captioner:
             FileNotFoundError, ValueError: if there is no such model.
         """
         folder = resolve_model(name, pocket="pocket-blip")
+        check_config(folder, f"Pass 'pocket' or a BLIP, such as {BLIP!r}.")
         with quiet_loading():
             model = BlipForConditionalGeneration.from_pretrained(folder, **{"dtype": torch.float32} | kwargs)
             return cls(model, AutoProcessor.from_pretrained(folder))

@@ -28,6 +28,12 @@ def data_dir() -> Path:
     )
 
 
+def check_config(found: str, remedy: str) -> None:
+    """ValueError for a folder, or a file, in which transformers would look for a configuration in vain."""
+    if os.path.exists(found) and not os.path.isfile(os.path.join(found, "config.json")):
+        raise ValueError(f"name={found!r} has no config.json. {remedy}")
+
+
 def resolve_model(name: str | os.PathLike | None = None, pocket: str = "pocket-sd") -> str:
     """Turn a model's name into what `from_pretrained` of diffusers or transformers takes.
 
@@ -42,9 +48,12 @@ def resolve_model(name: str | os.PathLike | None = None, pocket: str = "pocket-s
 
     Raises:
         FileNotFoundError: if the embedded model is not there.
+        TypeError: if the name is no text.
         ValueError: if the name is none of these.
     """
-    name = os.fspath(name) if name is not None else os.environ.get(MODEL_VARIABLE) or POCKET
+    if not isinstance(name, str | os.PathLike | None):
+        raise TypeError(f"name={name!r} must be 'pocket', a folder, a file of weights, a hub id, or None.")
+    name = str(os.fspath(name)) if name is not None else os.environ.get(MODEL_VARIABLE) or POCKET
     if name == POCKET:
         folder = data_dir() / "models" / pocket
         if not folder.is_dir():
@@ -54,7 +63,7 @@ def resolve_model(name: str | os.PathLike | None = None, pocket: str = "pocket-s
             )
         return str(folder)
     path = Path(name).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix in _WEIGHTS):
+    if name and path.is_dir() or (path.is_file() and path.suffix in _WEIGHTS):
         return str(path)
     if _HUB_ID.fullmatch(name):
         return name
