@@ -144,3 +144,52 @@ def test_a_car_may_be_the_nearest_thing():
 
     drawn = [picture for picture in (scene(seed, 64) for seed in range(300)) if {"car", "dog"} <= set(picture.nouns)]
     assert {lowest(picture, "car") > lowest(picture, "dog") for picture in drawn} == {True, False}
+
+
+class TestRichWorld:
+    """Things of several colours, materials that change within themselves."""
+
+    def test_same_plan_other_colours(self):
+        for seed in SEEDS:
+            flat, rich = scene(seed, 64), scene(seed, 64, rich=True)
+            assert np.array_equal(flat.labels, rich.labels) and flat.nouns == rich.nouns
+            assert set(flat.nouns) & THING_BY_NAME.keys() <= _things_in(rich.caption)
+            assert np.abs(np.asarray(flat.image, int) - np.asarray(rich.image)).mean() > 5
+
+    def test_same_seed_same_scene(self):
+        one, two = scene(7, rich=True), scene(7, rich=True)
+        assert np.array_equal(one.image, two.image) and one.caption == two.caption
+
+    def test_same_at_every_size(self):
+        small, large = scene(3, 128, rich=True), scene(3, 256, rich=True)
+        halved = large.image.reduce(2)
+        assert small.caption == large.caption
+        assert np.abs(np.asarray(small.image, int) - np.asarray(halved)).mean() < 12
+
+    def test_colours_tell_less_than_in_the_flat_world(self):
+        seeds = range(TUNING_SEED, TUNING_SEED + 12)
+        flat, rich = (np.mean([miou_of_colours(scene(s, rich=r), 1) for s in seeds]) for r in (False, True))
+        assert rich < 0.53 and rich < flat - 0.05
+
+    def test_parts_keep_their_colours(self):
+        """The pixels of a thing differ more from one another in the rich world."""
+        spreads = []
+        for rich in (False, True):
+            pixels = []
+            for seed in range(20):
+                drawn = scene(seed, 128, rich=rich)
+                for name in set(drawn.nouns) & THING_BY_NAME.keys():
+                    pixels.append(np.asarray(drawn.image)[drawn.labels == CLASSES.index(name)].std(axis=0).mean())
+            spreads.append(np.mean(pixels))
+        assert spreads[1] > 1.3 * spreads[0]
+
+    def test_painted(self):
+        drawn = scene(12, 128, painted=True, rich=True)
+        assert drawn.nouns == scene(12, 128, rich=True).nouns
+        assert set(re.findall(r"\w+", drawn.caption)) & set(PAINTS)
+
+
+def _things_in(caption):
+    """The things that a caption names, in the singular."""
+    words = re.findall(r"\w+", caption.lower())
+    return {thing.name for thing in THINGS if thing.name in words or thing.plural in words}

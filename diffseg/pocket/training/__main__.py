@@ -1,6 +1,6 @@
 """Train the embedded models again: `python -m diffseg.pocket.training all`.
 
-Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about five hours
+Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about a day
 on two CPU cores; `--longer 4` trains four times as long, `--minutes 30` stops by itself after half an hour. `more` goes
 on from the weights that are there. `behaviour` measures whether the models do what the lessons need: one table of
 means, 95% intervals and targets.
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; None: that of the process."""
     started = time.monotonic()
     given = _parser().parse_args(arguments)
-    recipe = replace(Recipe().longer(given.longer), deadline=started + 60 * given.minutes)
+    recipe = replace(Recipe().longer(given.longer), deadline=started + 60 * given.minutes, rich=given.rich)
     if given.what == "restart":
         shutil.rmtree(given.runs, ignore_errors=True)
     try:
@@ -64,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
     parser.add_argument("--device", default=best_device())
+    parser.add_argument("--rich", action="store_true", help="train and measure on scenes of the rich world")
     measured = parser.add_argument_group("behaviour")
     measured.add_argument("--rows", nargs="+", choices=GROUPS, help="parts of the table; without it, all of them")
-    measured.add_argument("--rich", action="store_true", help="measure on scenes of the rich world")
     measured.add_argument("--guidance", type=float, default=Settings.guidance, help="strength of a painting's prompt")
     measured.add_argument("--steps", type=int, default=Settings.steps, help="passes through the model for a painting")
     return parser
@@ -81,7 +81,7 @@ def _train(given: argparse.Namespace, recipe: Recipe) -> None:
     if given.what == "words":
         teach_pocket_sd(recipe, given.runs, text_to_image, given.device)
     if given.what == "tune":
-        print("threshold", tune(text_to_image, given.scenes))
+        print("threshold", tune(text_to_image, given.scenes, given.rich))
     if given.what == "behaviour":
         settings = Settings(rich=given.rich, guidance=given.guidance, steps=given.steps)
         models = Models(given.models, given.device)
@@ -96,13 +96,13 @@ def _train(given: argparse.Namespace, recipe: Recipe) -> None:
 def _validate(given: argparse.Namespace) -> None:
     text_to_image, captioner, vit = _folders(given.models)
     if given.what in (*_EVERYTHING, "more", "words", "validate"):
-        print(validate(text_to_image, given.scenes).round(4).to_string())
+        print(validate(text_to_image, given.scenes, given.rich).round(4).to_string())
     if given.what in (*_EVERYTHING, "words", "name"):
-        print(validate_words(text_to_image, given.scenes).round(4).to_string())
+        print(validate_words(text_to_image, given.scenes, given.rich).round(4).to_string())
     if given.what in (*_EVERYTHING, "blip"):
-        print(validate_captions(captioner, given.scenes).round(4).to_string())
+        print(validate_captions(captioner, given.scenes, given.rich).round(4).to_string())
     if given.what in (*_EVERYTHING, "dino"):
-        print(validate_dino(vit, given.scenes).round(4).to_string())
+        print(validate_dino(vit, given.scenes, given.rich).round(4).to_string())
 
 
 def _folders(models: Path) -> tuple[Path, Path, Path]:

@@ -49,9 +49,10 @@ def encode_scenes(
     workers: int = 2,
     painted: bool = False,
     deadline: float = math.inf,
+    rich: bool = False,
 ) -> Latents:
     """Encode the first `number` training scenes at `size` pixels, or read them if that was done before
-    with the same autoencoder; `painted` as in `scene`.
+    with the same autoencoder; `painted` and `rich` as in `scene`.
 
     Raises:
         OutOfTime: see `store_scenes`.
@@ -66,6 +67,7 @@ def encode_scenes(
             means = vae.encode(inputs).latent_dist.mean.float()
         return (means * vae.config.scaling_factor).cpu().numpy(), labels[:, middle, middle]
 
-    stem = folder / f"latents-{size}-{number}-{'painted-' if painted else ''}{_fingerprint(vae)}"
+    scenes = Scenes(number, size, painted, rich)
     latents = Conversion(convert, (4, side, side), (side, side), np.float16)
-    return Latents(*store_scenes(Scenes(number, size, painted), latents, stem, 8, workers, deadline))
+    stem = folder / f"latents-{scenes.name}-{_fingerprint(vae)}"
+    return Latents(*store_scenes(scenes, latents, stem, 8, workers, deadline))

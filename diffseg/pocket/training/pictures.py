@@ -16,18 +16,23 @@ from .loop import OutOfTime
 
 
 class Scenes(Dataset):
-    """The training seeds 0, 1, ... as (image, labels, caption); `painted` as in `scene`."""
+    """The training seeds 0, 1, ... as (image, labels, caption); `painted` and `rich` as in `scene`."""
 
-    def __init__(self, number: int, size: int, painted: bool = False) -> None:
+    def __init__(self, number: int, size: int, painted: bool = False, rich: bool = False) -> None:
         if number > TUNING_SEED:
             raise ValueError(f"number={number} scenes reach into the tuning split: pass at most {TUNING_SEED}")
-        self.number, self.size, self.painted = number, size, painted
+        self.number, self.size, self.painted, self.rich = number, size, painted, rich
+
+    @property
+    def name(self) -> str:
+        """What they are stored under."""
+        return f"{self.size}-{self.number}{'-painted' * self.painted}{'-rich' * self.rich}"
 
     def __len__(self) -> int:
         return self.number
 
     def __getitem__(self, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
-        drawn = scene(seed, self.size, self.painted)
+        drawn = scene(seed, self.size, self.painted, self.rich)
         return np.array(drawn.image), drawn.labels, drawn.caption
 
 
@@ -109,13 +114,16 @@ class Pictures:
         return self.images[chosen], self.labels[chosen], [self.captions[index] for index in chosen]
 
 
-def draw_scenes(number: int, size: int, folder: Path, workers: int = 2, deadline: float = math.inf) -> Pictures:
+def draw_scenes(
+    number: int, size: int, folder: Path, workers: int = 2, deadline: float = math.inf, rich: bool = False
+) -> Pictures:
     """Draw the first `number` training scenes at `size` pixels, or read them if that was done before.
+
+    `rich` as in `scene`.
 
     Raises:
         OutOfTime: see `store_scenes`.
     """
     whole = Conversion(lambda images, labels: (images, labels), (size, size, 3), (size, size), np.uint8)
-    return Pictures(
-        *store_scenes(Scenes(number, size), whole, folder / f"images-{size}-{number}", 32, workers, deadline)
-    )
+    scenes = Scenes(number, size, rich=rich)
+    return Pictures(*store_scenes(scenes, whole, folder / f"images-{scenes.name}", 32, workers, deadline))

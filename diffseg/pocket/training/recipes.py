@@ -49,12 +49,12 @@ class Stage:
 class Recipe:
     """Lengths of all stages. UNet and ViT start on small pictures, which are quick, and end on the size of use."""
 
-    vae_steps: int = 340
+    vae_steps: int = 600
     vae_batch: int = 16
     unet: tuple[Stage, ...] = (
-        Stage(256, 8000, 3500, 8),
-        Stage(384, 4000, 2000, 4, 0.7),
-        Stage(512, 3000, 2500, 4, 0.5),
+        Stage(256, 12000, 60000, 8),
+        Stage(384, 8000, 8000, 4, 0.7),
+        Stage(512, 6000, 6000, 4, 0.5),
     )
     words: Stage = Stage(256, 10000, 9500, 8)
     blip_scenes: int = 16000
@@ -63,6 +63,7 @@ class Recipe:
     dino: tuple[Stage, ...] = (Stage(112, 3000, 600, 16, 2.5), Stage(224, 600, 20, 8))
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
+    rich: bool = False  # which world the models learn, see `scene`
     workers: int = 2
     deadline: float = math.inf  # value of `time.monotonic()` after which training stops, to be resumed
 
@@ -92,14 +93,14 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     Raises:
         OutOfTime: after the recipe's deadline, as do all recipes.
     """
-    vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline)
+    vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline, recipe.rich)
     tokenizer = _learn_tokenizer(recipe)
     torch.manual_seed(0)
     pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
     _train_unet_in_stages(pipe, recipe.unet, recipe, runs, device)
     _teach_words(pipe, recipe, runs, device)
     _save(pipe, pd.concat([_log(runs, "vae"), *_unet_logs(runs, recipe.unet), _log(runs, "words")]), target)
-    tune(target, recipe.tuning_scenes)
+    tune(target, recipe.tuning_scenes, recipe.rich)
 
 
 def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -116,7 +117,7 @@ def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "c
     _teach_words(pipe, recipe, runs / "more", device)
     logs = [pd.read_csv(target / "training.csv"), *_unet_logs(runs / "more", stages), _log(runs / "more", "words")]
     _save(pipe, pd.concat(logs), target)
-    tune(target, recipe.tuning_scenes)
+    tune(target, recipe.tuning_scenes, recipe.rich)
 
 
 def teach_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -130,7 +131,7 @@ def teach_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     _teach_words(pipe, recipe, runs, device)
     before = pd.read_csv(target / "training.csv").query("stage != 'words'")
     _save(pipe, pd.concat([before, _log(runs, "words")]), target)
-    tune(target, recipe.tuning_scenes)
+    tune(target, recipe.tuning_scenes, recipe.rich)
 
 
 def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -142,7 +143,7 @@ def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "c
         target: the model's folder; receives `training.csv` too.
         device: where to train.
     """
-    pictures = draw_scenes(recipe.blip_scenes, SIDE, runs / "pictures", recipe.workers, recipe.deadline)
+    pictures = draw_scenes(recipe.blip_scenes, SIDE, runs / "pictures", recipe.workers, recipe.deadline, recipe.rich)
     processor = build_processor(pictures.captions[: recipe.captions])
     blip = train_blip(pictures, processor, runs / "blip", recipe.blip_steps, recipe.blip_batch, device, recipe.deadline)
     blip.to("cpu").half().save_pretrained(target)
@@ -163,7 +164,9 @@ def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "c
     distillation = Distillation(build_vit())
     for stage in recipe.dino:
         # Twice as large as the crops: a crop of a part is then seldom enlarged.
-        pictures = draw_scenes(stage.scenes, 2 * stage.size, runs / "pictures", recipe.workers, recipe.deadline)
+        pictures = draw_scenes(
+            stage.scenes, 2 * stage.size, runs / "pictures", recipe.workers, recipe.deadline, recipe.rich
+        )
         distillation = train_dino(
             distillation, pictures, runs / f"dino-{stage.size}", stage.size, stage.steps, stage.batch, stage.lr_scale,
             device, recipe.deadline,
@@ -172,7 +175,7 @@ def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "c
     DinoSegPipeline(vit, build_dino_processor()).save_pretrained(target)
     logs = pd.concat([_log(runs, f"dino-{stage.size}") for stage in recipe.dino])
     logs.to_csv(target / "training.csv", index=False)
-    tune_dino(target, recipe.tuning_scenes)
+    tune_dino(target, recipe.tuning_scenes, recipe.rich)
 
 
 def _train_unet_in_stages(
@@ -181,8 +184,9 @@ def _train_unet_in_stages(
     """Train the pipeline's UNet and text encoder, in place, on one size of scene after the other."""
     for stage in stages:
         latents = encode_scenes(
-            pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline
-        )
+            pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline,
+            rich=recipe.rich,
+        )  # fmt: skip
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
         denoiser = train_unet(
             denoiser, pipe.tokenizer, latents, runs / f"unet-{stage.size}", stage.steps, stage.batch,
@@ -195,8 +199,9 @@ def _teach_words(pipe: DiffSegPipeline, recipe: Recipe, runs: Path, device: str)
     """Give the pipeline a new tokenizer, text encoder and cross-attention, and train them."""
     stage, tokenizer = recipe.words, _learn_tokenizer(recipe)
     latents = encode_scenes(
-        pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, painted=True, deadline=recipe.deadline
-    )
+        pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, painted=True,
+        deadline=recipe.deadline, rich=recipe.rich,
+    )  # fmt: skip
     teacher = teacher_of(Denoiser(pipe.unet, pipe.text_encoder), pipe.tokenizer)
     torch.manual_seed(stage.size)
     denoiser = Denoiser(pipe.unet, build_text_encoder(tokenizer))

@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .latents import Latents
 from .loop import Plan, muon_and_adamw, train
+from .non_local_means import QueriesAndKeys, choose_side, non_local_means_loss
 
 #: How often a caption is replaced by the empty prompt, which DiffSeg uses.
 CAPTION_DROPOUT = 0.3
@@ -22,6 +23,10 @@ MAX_SNR = 5.0
 
 #: Beta distribution of the timesteps in training, as parts of the schedule: most often around 0.3, DiffSeg's timestep.
 TIMESTEP_BETA = (1.5, 2.5)
+
+
+#: Weight of the second task of self-attention beside the denoising of the whole network.
+NON_LOCAL_MEANS = 0.5
 
 
 class Denoiser(nn.Module):
@@ -54,7 +59,7 @@ def build_unet(text_width: int = 64) -> UNet2DConditionModel:
         in_channels=4,
         out_channels=4,
         layers_per_block=2,
-        block_out_channels=(32, 64, 96, 96),
+        block_out_channels=(32, 64, 128, 160),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=text_width,
@@ -133,10 +138,11 @@ def train_unet(
         noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
         prompts = drop_captions(rng, captions)
         tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16), QueriesAndKeys(choose_side(clean.shape[-1], rng)) as kept:
             predicted = model(noisy, timesteps.to(device), tokens)
         errors = (predicted.float() - noise.to(device)).square().mean((1, 2, 3))
-        return (snr_weights(scheduler, timesteps.to(device)) * errors).mean()
+        denoising = (snr_weights(scheduler, timesteps.to(device)) * errors).mean()
+        return denoising + NON_LOCAL_MEANS * non_local_means_loss(kept.layers, clean.to(device), rng)
 
     optimizers = muon_and_adamw(denoiser, 0.02 * lr_scale, 1e-3 * lr_scale)
     return train(denoiser, optimizers, loss, Plan(steps, ema=0.998, seed=seed, deadline=deadline), folder)
