@@ -50,7 +50,7 @@ class Settings:
     Attributes:
         rich: which world the scenes are of, see `scene`.
         thresholds: of merging, in nats.
-        eps: of DBSCAN, in a geometric sequence.
+        eps: of DBSCAN, as close to each other as the thresholds are, so that neither has a coarser choice.
         sides: of the layers that are taken alone, the finest first.
         timesteps: the first one is what the best is compared with.
         guidance, steps: of `StableDiffusionPipeline`.
@@ -59,7 +59,7 @@ class Settings:
 
     rich: bool = False
     thresholds: tuple[float, ...] = THRESHOLDS
-    eps: tuple[float, ...] = tuple(float(eps) for eps in np.geomspace(0.001, 0.05, 16).round(5))
+    eps: tuple[float, ...] = tuple(float(eps) for eps in np.geomspace(0.002, 0.06, 25).round(5))
     sides: tuple[int, ...] = tuple(ATTENTION_SIZE // factor for factor in (1, 2, 4, 8))
     timesteps: tuple[int, ...] = (1, 100, 200, TIMESTEP, 400, 500)
     guidance: float = 4.0
