@@ -104,7 +104,8 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             name: "pocket", a folder, a single file (.safetensors or .ckpt), or a hub id; None: $DIFFSEG_MODEL, else
                 "pocket".
             **kwargs: of `DiffusionPipeline.from_pretrained` (dtype or torch_dtype, variant, revision, device_map,
-                local_files_only, ...), and `threshold`, which overrides the one in the folder's diffseg.json.
+                local_files_only, ...), and `threshold`, which overrides the one in the folder's diffseg.json. Of a
+                single file, those of `from_single_file`; `config`, a folder of its family, spares it the network.
 
         Raises:
             FileNotFoundError, ValueError: if there is no such model, or it is of an unknown kind.
