@@ -19,10 +19,10 @@ $(PY) -m ruff format --check .
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks pages lab quick test bench pocket refresh exercises format constraints clean
+.PHONY: help setup notebooks pages lab quick test test-full bench pocket refresh exercises format constraints clean
 
 help:          ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@echo 'Setting up $(VENV), once; PyTorch alone is a large download.'
@@ -49,6 +49,9 @@ quick: $(READY) ## after a change: lint and the fast tests, within a minute
 test: $(READY) ## lint, tests, and every notebook against its committed outputs
 	$(LINT)
 	$(PYTEST) --durations=15
+
+test-full: $(READY) ## published architectures at full size, random weights: 8 GB, minutes
+	$(PY) -m pytest tests/full
 
 bench: $(READY) ## time and memory of each stage
 	$(PY) -m benchmarks.bench
