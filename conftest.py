@@ -14,7 +14,8 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # they share
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 OUTPUT_SECONDS = 60  # nbval waits 5 for a cell's output, too little on a loaded machine
-MODELS = "test_pocket_"  # so begin the names of the tests of the embedded models and their training
+#: So begin the names of tests that train, or load many models.
+SLOW = ("test_pocket_", "test_backbones", "test_loading")
 
 
 def pytest_configure():
@@ -25,8 +26,8 @@ def pytest_configure():
 
 
 def pytest_itemcollected(item):
-    """What runs a notebook or a model of the box is slow."""
-    if isinstance(item, IPyNbCell) or item.path.name.startswith(MODELS):
+    """What runs a notebook, trains, or loads many models is slow."""
+    if isinstance(item, IPyNbCell) or item.path.name.startswith(SLOW):
         item.add_marker("slow")
 
 
