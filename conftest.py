@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 from nbval.plugin import IPyNbCell
 from run_notebooks import PATIENT, QUIET
 
@@ -15,14 +16,16 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # they share
 
 OUTPUT_SECONDS = 60  # nbval waits 5 for a cell's output, too little on a loaded machine
 #: So begin the names of tests that train, or load many models.
-SLOW = ("test_pocket_", "test_backbones", "test_loading")
+SLOW = ("test_pocket_", "test_behaviour", "test_backbones", "test_loading")
 
 
 def pytest_configure():
-    """Draw without a screen. Not through MPLBACKEND: it would reach the kernels and cost them their inline figures."""
+    """Draw without a screen, and let an example take its time on a busy machine."""
     import matplotlib
 
-    matplotlib.use("Agg")
+    matplotlib.use("Agg")  # not through MPLBACKEND, which would reach the kernels and cost them their inline figures
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 def pytest_itemcollected(item):
