@@ -15,7 +15,6 @@ import numpy as np
 from IPython import get_ipython
 from jaxtyping import Float, Integer, UInt8
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -25,25 +24,14 @@ from skimage.color import label2rgb
 from skimage.segmentation import mark_boundaries
 from torch import Tensor
 
+from diffseg.colours import Palette, class_colours, colours, colours_by_area, label_ids  # noqa: F401  (all of `plots`)
 from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure, count
 from diffseg.metrics import IGNORE, UNMATCHED, image_score, match_segments
 from diffseg.pocket import CLASSES
 
 Picture = Any  # a PIL image, or a uint8 array [h, w, 3] or [h, w]
 Labels = Integer[np.ndarray | Tensor, "h w"]
-Palette = Float[np.ndarray, "n 3"]  # one RGB colour from 0 to 1 per label
 
-# One colour per class, near the natural one where there is one. Found by a search for colours
-# that differ in CIELAB by at least 26, and by at least 14 for red-green-blind eyes. No greys:
-# those are for segments without a class.
-_CLASS_COLOURS = (
-    "#ed4e63", "#fcbd60", "#e721d4", "#6724ff", "#ffc700", "#940042", "#f0879d", "#00429e", "#b93409",
-    "#443200", "#500043", "#d5a6ff", "#605af7", "#bcff4d", "#00686d", "#ff9871", "#0de48d", "#8ccfca",
-    "#938fb8", "#063721", "#954736", "#33b92e", "#ffe4be", "#008de5", "#7d4b95", "#c6ddff", "#d17e00",
-)  # fmt: skip
-# The same, each as different as possible from all before it, so that few are told apart best.
-_BY_CONTRAST = (23, 4, 0, 3, 17, 24, 22, 9, 26, 18, 8, 15, 5, 11, 14, 12, 10, 6, 2, 7, 19, 20, 25, 1, 21, 16, 13)
-_PALETTE = np.array([to_rgb(colour) for colour in _CLASS_COLOURS])
 _UNLABELLED = (1.0, 1.0, 1.0)
 
 ROWS = ("image", "overlay", "segments", "truth")  # what `show_results` can show
@@ -87,30 +75,6 @@ def style() -> None:
 # ---- colours --------------------------------------------------------------------------------------------------------
 
 
-def class_colours(n: int = len(CLASSES)) -> Palette:
-    """The colours of classes 0 to n - 1, always the same."""
-    return _PALETTE[np.arange(n) % len(_PALETTE)]
-
-
-def colours(n: int) -> Palette:
-    """n colours, the first ones easiest to tell apart; beyond the palette's length they grow paler."""
-    rounds, index = np.divmod(np.arange(n), len(_PALETTE))
-    vivid = _PALETTE[np.array(_BY_CONTRAST)[index]]  # [n, 3]
-    return 1 - (1 - vivid) * 0.6 ** rounds[:, None]
-
-
-def colours_by_area(labels: Labels) -> Palette:
-    """A colour for each segment by its rank in area, so that similar segmentations look alike.
-
-    Raises:
-        ValueError: if there is no segment or a negative id.
-    """
-    areas = np.bincount(_ids(labels).ravel())  # [segments]
-    palette = np.empty((len(areas), 3))
-    palette[np.argsort(-areas, kind="stable")] = colours(len(areas))
-    return palette
-
-
 def match_colours(labels: Labels, truth: Labels, classes: int = len(CLASSES)) -> Palette:
     """A colour for each segment: its class's, in the one-to-one matching by which it is scored.
 
@@ -129,7 +93,7 @@ def match_colours(labels: Labels, truth: Labels, classes: int = len(CLASSES)) ->
 
 def legend_of(truth: Labels, names: Sequence[str] = CLASSES) -> dict[str, tuple[float, ...]]:
     """The name and colour of each class that can be seen, in the order of the classes."""
-    present = np.setdiff1d(_ids(truth, unlabelled=True), IGNORE)
+    present = np.setdiff1d(label_ids(truth, unlabelled=True), IGNORE)
     _check_range(present, len(names), "truth", f"the {len(names)} names")
     palette = class_colours(len(names))
     return {names[label]: tuple(palette[label].tolist()) for label in present}
@@ -148,7 +112,7 @@ def paint(labels: Labels, palette: Palette | None = None) -> UInt8[np.ndarray, "
     Raises:
         ValueError: if a label has no colour.
     """
-    labels = _ids(labels, unlabelled=palette is not None)
+    labels = label_ids(labels, unlabelled=palette is not None)
     palette = colours_by_area(labels) if palette is None else palette
     unlabelled = np.isin(labels, IGNORE) & ((labels < 0) | (labels >= len(palette)))
     _check_range(labels[~unlabelled], len(palette), "labels", f"the palette of {len(palette)} colours")
@@ -171,7 +135,7 @@ def overlay(
     Raises:
         ValueError: for sizes that differ, or if a label has no colour.
     """
-    picture, labels = _rgb(image), _ids(labels)
+    picture, labels = _rgb(image), label_ids(labels)
     if picture.shape[:2] != labels.shape:
         raise ValueError(
             f"image is {picture.shape[0]}x{picture.shape[1]} and labels {labels.shape[0]}x{labels.shape[1]} "
@@ -241,11 +205,11 @@ def show_segmentation(out: Segmented, truth: Labels | None = None, names: Sequen
         palette, legend = match_colours(out.labels, truth, len(names)), legend_of(truth, names)
     painted = paint(out.labels, palette)
     images = [out.image, overlay(out.image, out.labels, palette), painted]
-    titles = ["input", "overlay", count(len(np.unique(_ids(out.labels))), "segment")]
+    titles = ["input", "overlay", count(len(np.unique(label_ids(out.labels))), "segment")]
     if truth is not None:
         images.append(paint(truth, class_colours(len(names))))
         titles.append(f"truth: {count(len(legend), 'class', 'classes')}")
-        if (_grey(palette)[np.unique(_ids(out.labels))]).any():
+        if (_grey(palette)[np.unique(label_ids(out.labels))]).any():
             legend["(no class left)"] = (0.6, 0.6, 0.6)
     return show_images(images, titles, legend=legend)
 
@@ -412,16 +376,6 @@ def _rgb(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
             "[height, width, 3] or [height, width]. For a label map use `paint`, for attention `show_attention`."
         )
     return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
-
-
-def _ids(labels: Labels, unlabelled: bool = False) -> Integer[np.ndarray, "h w"]:
-    """Labels as a numpy array, not empty and (unless -1 may stand for "not labelled") not negative."""
-    labels = np.asarray(labels).astype(np.int64)
-    if labels.size == 0:
-        raise ValueError(f"labels has the shape {labels.shape}; it must not be empty.")
-    if not unlabelled and labels.min() < 0:
-        raise ValueError(f"labels holds {labels.min()}; segment ids start at 0.")
-    return labels
 
 
 def _check_range(labels: np.ndarray, size: int, name: str, what: str) -> None:
