@@ -21,15 +21,16 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 
 #: From the bottom to the top: a part imports from its own layer and from those below, never from one above.
 LAYERS = (
-    {"arguments", "models.paths", "models.quiet", "progress"},
+    {"arguments", "files", "models.paths", "models.quiet", "progress"},
     {"pocket"},
     {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics"}
-    | {"backbones", "metrics", "baselines", "datasets", "check", "output"},
+    | {"backbones", "metrics", "baselines", "datasets", "check", "output", "colours"},
     {"models"},
     {"pipeline"},
-    {"dino", "sweeps", "evaluate"},
+    {"dino", "sweeps", "cluster", "evaluate"},
     {"pocket.training"},
     {"figures"},
+    {"widgets"},
 )
 LEVELS = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 
