@@ -2,20 +2,19 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from ..cluster import WorkersLost, map_on_cluster, own_device
 from ..datasets import Item, UnusableImage
-from ..models.devices import best_device, device_count, share_device
+from ..models.devices import best_device
 from .methods import Encoder, Method, Setting
 from .results import make_row
 
 Rows = list[dict[str, Any]]
 Wanted = Mapping[str, tuple[Setting, ...]]  # the name of a method -> settings to try
 
-_LOCAL = "local:"
 _one_at_a_time = threading.Lock()
 
 
@@ -86,56 +85,16 @@ def work(tasks: Sequence[Task], job: Job, scheduler: str | None) -> Iterator[tup
 
 
 def _work_on_cluster(tasks: Sequence[Task], job: Job, scheduler: str) -> Iterator[tuple[Task, Rows | UnusableImage]]:
-    with _connect(scheduler) as client:  # first: it says what to do if there is no Dask
-        from distributed import KilledWorker, as_completed
-
-        # Dask gives the tasks of a lost worker to others, and gives a task up when several workers died of it.
-        futures = client.map(_score_on_worker, tasks, job=job, pure=False)
-        waiting = {future.key: task for future, task in zip(futures, tasks)}
-        for future in as_completed(futures):
-            task = waiting[future.key]
-            error = future.exception()
-            if isinstance(error, KilledWorker):
-                reason = f"{task.item.name}: several workers died of it, as a rule for want of memory ({error})."
-                yield task, UnusableImage(reason)
-            else:
-                yield task, future.result()
+    for task, outcome in map_on_cluster(_score_on_worker, tasks, scheduler, job=job):
+        if isinstance(outcome, WorkersLost):
+            reason = f"{task.item.name}: several workers died of it, as a rule for want of memory ({outcome})."
+            outcome = UnusableImage(reason)
+        yield task, outcome
 
 
 def _score_on_worker(task: Task, job: Job) -> Rows | UnusableImage:
-    """`score_image`, on the worker's share of the devices.
-
-    The workers of a local cluster are numbered. Others have names, and what started them chose their devices.
-    """
-    from distributed import get_worker
-
-    number, device = get_worker().name, job.device or best_device()
-    if isinstance(number, int):
-        device = share_device(device, number, device_count(device))
-    return score_image(task, replace(job, device=device))
-
-
-@contextmanager
-def _connect(scheduler: str) -> Iterator[Any]:
-    """A client of the scheduler; a local cluster lives as long as it does."""
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ImportError(f"scheduler={scheduler!r} needs Dask: pip install 'diffseg[cluster]'") from error
-    if not scheduler.startswith(_LOCAL):
-        with Client(scheduler) as client:
-            yield client
-        return
-    count = scheduler.removeprefix(_LOCAL)
-    if not count.isdecimal() or int(count) < 1:
-        raise ValueError(
-            f"scheduler={scheduler!r} must be local:N with N from 1 on, or an address like tcp://host:8786."
-        )
-    with (
-        LocalCluster(n_workers=int(count), threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    """`score_image`, on the worker's share of the devices."""
+    return score_image(task, replace(job, device=own_device(job.device)))
 
 
 @cache
