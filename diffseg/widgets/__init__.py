@@ -1,0 +1,24 @@
+"""Everything live: a picture that can be pointed at, the widgets of the lessons, and the explorer.
+
+Logic stands in pure functions (`selecting`, `paint`, `state`); the front end is one small module, canvas.js, and plain
+ipywidgets. Nothing here needs a network.
+"""
+
+import lazy_loader
+
+try:
+    import anywidget  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "diffseg.widgets needs the package anywidget, which is not installed. Install it with "
+        "`pip install anywidget`, then start the kernel anew."
+    ) from error
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["lessons"],
+    submod_attrs={
+        "canvas": ["Canvas", "guard"],
+        "paint": ["encode", "heat", "tint"],
+    },
+)
