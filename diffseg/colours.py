@@ -1,11 +1,18 @@
 """Colours that mean the same everywhere: a class has one; a segment without a class takes one by its rank in area."""
 
+from numbers import Real
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, UInt8
+from PIL import Image
+from skimage.color import label2rgb
+from skimage.segmentation import mark_boundaries
 from torch import Tensor
 
 from diffseg.pocket import CLASSES
 
+Picture = Any  # a PIL image, or a uint8 array [h, w, 3] or [h, w]
 Labels = Integer[np.ndarray | Tensor, "h w"]
 Palette = Float[np.ndarray, "n 3"]  # one RGB colour from 0 to 1 per label
 
@@ -46,6 +53,33 @@ def colours_by_area(labels: Labels) -> Palette:
     return palette
 
 
+def overlay(
+    image: Picture, labels: Labels, palette: Palette | None = None, alpha: Real = 0.45
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture, tinted by its labels, with a white line where one ends and the next begins.
+
+    Args:
+        image: as large as `labels`.
+        labels: segments or classes, 0 and up.
+        palette: None colours segments by area.
+        alpha: 0 leaves the picture as it is, 1 hides it.
+
+    Raises:
+        ValueError: for sizes that differ, or if a label has no colour.
+    """
+    picture, labels = rgb_array(image), label_ids(labels)
+    if picture.shape[:2] != labels.shape:
+        raise ValueError(
+            f"image is {picture.shape[0]}x{picture.shape[1]} and labels {labels.shape[0]}x{labels.shape[1]} "
+            "(height x width); they must be equal. Draw on `out.image`, the square that was segmented."
+        )
+    palette = colours_by_area(labels) if palette is None else palette
+    check_range(labels, len(palette), "labels", f"the palette of {len(palette)} colours")
+    present = np.unique(labels)
+    tinted = label2rgb(labels, picture, colors=palette[present], alpha=alpha, bg_label=-1, saturation=0.6)
+    return to_uint8(mark_boundaries(tinted, labels, color=(1, 1, 1), mode="thick"))
+
+
 def label_ids(labels: Labels, unlabelled: bool = False) -> Integer[np.ndarray, "h w"]:
     """Labels as a numpy array, not empty and (unless -1 may stand for "not labelled") not negative."""
     labels = np.asarray(labels).astype(np.int64)
@@ -54,3 +88,27 @@ def label_ids(labels: Labels, unlabelled: bool = False) -> Integer[np.ndarray, "
     if not unlabelled and labels.min() < 0:
         raise ValueError(f"labels holds {labels.min()}; segment ids start at 0.")
     return labels
+
+
+def rgb_array(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
+    """A PIL image or a uint8 array as a uint8 RGB array."""
+    array = np.asarray(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise ValueError(
+            f"image is an array of shape {array.shape} and type {array.dtype}; expected a PIL image, or uint8 "
+            "[height, width, 3] or [height, width]. For a label map use `paint`, for attention `show_attention`."
+        )
+    return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
+
+
+def check_range(labels: np.ndarray, size: int, name: str, what: str) -> None:
+    """ValueError if a label is not below `size`."""
+    if labels.size and not (labels.min() >= 0 and labels.max() < size):
+        raise ValueError(f"{name} holds {labels.min()} to {labels.max()}, which {what} does not cover.")
+
+
+def to_uint8(colour: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Colours from 0 to 1 as bytes."""
+    return (255 * colour).round().astype(np.uint8)

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders that one command uses at a time."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK = ".diffseg.lock"
+
+_HIDDEN = re.compile(r"\.[0-9a-f]{32}\.tmp")  # what `write_whole` writes to first
+#: What no file of Windows may be called, whatever stands after the first dot, and signs that no name of one may hold.
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -33,6 +39,20 @@ def write_whole(file: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             hidden.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed in `write_whole` left anywhere in a folder, where nobody else writes."""
+    for hidden in folder.rglob(".*.tmp"):
+        if _HIDDEN.fullmatch(hidden.name):
+            hidden.unlink(missing_ok=True)
+
+
+def portable_name(name: str) -> str:
+    """The name of a file or folder, changed where Windows could not have it: "_con.jpg" for "con.jpg"."""
+    name = _FORBIDDEN.sub("_", name)
+    name = re.sub(r"[. ]$", "_", name)
+    return f"_{name}" if _RESERVED.match(name) else name
 
 
 @contextmanager

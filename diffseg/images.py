@@ -84,12 +84,23 @@ def labels_at_original(
     Returns:
         int64, -1 where nothing was segmented.
     """
+    return at_original(np.asarray(labels, np.int32), height, width, crop, outside=-1).astype(np.int64)
+
+
+def at_original(
+    labels: Integer[np.ndarray, "h w"], height: int, width: int, crop: bool, outside: int
+) -> Integer[np.ndarray, "{height} {width}"]:
+    """What `labels_at_original` does, in the type of the labels (of which uint8 takes an eighth of the memory).
+
+    Args:
+        labels: uint8, uint16 or int32.
+        outside: what stands where nothing was segmented.
+    """
     left, top, right, bottom = _square(width, height) if crop else (0, 0, width, height)
-    resized = Image.fromarray(np.asarray(labels, np.int32)).resize(
+    result = np.full((height, width), outside, labels.dtype)
+    result[top:bottom, left:right] = Image.fromarray(labels).resize(
         (right - left, bottom - top), Image.Resampling.NEAREST
     )
-    result = np.full((height, width), -1, np.int64)
-    result[top:bottom, left:right] = resized
     return result
 
 

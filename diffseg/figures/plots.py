@@ -7,7 +7,6 @@ without a truth, one by its rank in area, and attention is drawn in viridis.
 """
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
@@ -19,18 +18,24 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib_inline.config import InlineBackend
-from PIL import Image
-from skimage.color import label2rgb
-from skimage.segmentation import mark_boundaries
 from torch import Tensor
 
-from diffseg.colours import Palette, class_colours, colours, colours_by_area, label_ids  # noqa: F401  (all of `plots`)
+from diffseg.colours import (  # noqa: F401  (all of `plots`)
+    Labels,
+    Palette,
+    Picture,
+    check_range,
+    class_colours,
+    colours,
+    colours_by_area,
+    label_ids,
+    overlay,
+    rgb_array,
+    to_uint8,
+)
 from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure, count
 from diffseg.metrics import IGNORE, UNMATCHED, image_score, match_segments
 from diffseg.pocket import CLASSES
-
-Picture = Any  # a PIL image, or a uint8 array [h, w, 3] or [h, w]
-Labels = Integer[np.ndarray | Tensor, "h w"]
 
 _UNLABELLED = (1.0, 1.0, 1.0)
 
@@ -94,7 +99,7 @@ def match_colours(labels: Labels, truth: Labels, classes: int = len(CLASSES)) ->
 def legend_of(truth: Labels, names: Sequence[str] = CLASSES) -> dict[str, tuple[float, ...]]:
     """The name and colour of each class that can be seen, in the order of the classes."""
     present = np.setdiff1d(label_ids(truth, unlabelled=True), IGNORE)
-    _check_range(present, len(names), "truth", f"the {len(names)} names")
+    check_range(present, len(names), "truth", f"the {len(names)} names")
     palette = class_colours(len(names))
     return {names[label]: tuple(palette[label].tolist()) for label in present}
 
@@ -115,37 +120,10 @@ def paint(labels: Labels, palette: Palette | None = None) -> UInt8[np.ndarray, "
     labels = label_ids(labels, unlabelled=palette is not None)
     palette = colours_by_area(labels) if palette is None else palette
     unlabelled = np.isin(labels, IGNORE) & ((labels < 0) | (labels >= len(palette)))
-    _check_range(labels[~unlabelled], len(palette), "labels", f"the palette of {len(palette)} colours")
+    check_range(labels[~unlabelled], len(palette), "labels", f"the palette of {len(palette)} colours")
     coloured = palette[np.where(unlabelled, 0, labels)]  # [h, w, 3]
     coloured[unlabelled] = _UNLABELLED
-    return _to_uint8(coloured)
-
-
-def overlay(
-    image: Picture, labels: Labels, palette: Palette | None = None, alpha: Real = 0.45
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture, tinted by its labels, with a white line where one ends and the next begins.
-
-    Args:
-        image: as large as `labels`.
-        labels: segments or classes, 0 and up.
-        palette: None colours segments by area.
-        alpha: 0 leaves the picture as it is, 1 hides it.
-
-    Raises:
-        ValueError: for sizes that differ, or if a label has no colour.
-    """
-    picture, labels = _rgb(image), label_ids(labels)
-    if picture.shape[:2] != labels.shape:
-        raise ValueError(
-            f"image is {picture.shape[0]}x{picture.shape[1]} and labels {labels.shape[0]}x{labels.shape[1]} "
-            "(height x width); they must be equal. Draw on `out.image`, the square that was segmented."
-        )
-    palette = colours_by_area(labels) if palette is None else palette
-    _check_range(labels, len(palette), "labels", f"the palette of {len(palette)} colours")
-    present = np.unique(labels)
-    tinted = label2rgb(labels, picture, colors=palette[present], alpha=alpha, bg_label=-1, saturation=0.6)
-    return _to_uint8(mark_boundaries(tinted, labels, color=(1, 1, 1), mode="thick"))
+    return to_uint8(coloured)
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
@@ -154,7 +132,7 @@ def overlay(
 def show_image(image: Picture, title: str = "", ax: Axes | None = None) -> Figure:
     """One picture without axes."""
     ax = _grid(1, 1)[1][0] if ax is None else ax
-    ax.imshow(_rgb(image))
+    ax.imshow(rgb_array(image))
     return _bare(ax, title).figure
 
 
@@ -293,7 +271,7 @@ def show_attention(
     figure, axes = _grid(len(maps) + (image is not None), columns)
     if image is not None:
         show_image(image, "the picture", axes[0])
-        height, width = _rgb(image).shape[:2]
+        height, width = rgb_array(image).shape[:2]
         scale = np.array([height, width]) / maps.shape[1:]
         for number, point in enumerate([] if points is None else points, start=1):
             _mark(axes[0], (point + 0.5) * scale - 0.5, str(number) if len(maps) > 1 else "")
@@ -363,25 +341,3 @@ def _add_legend(figure: Figure, legend: Mapping[str, Any]) -> None:
 
 def _grey(palette: Palette) -> np.ndarray:
     return np.ptp(palette, axis=1) == 0
-
-
-def _rgb(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """A PIL image or a uint8 array as a uint8 RGB array."""
-    array = np.asarray(image)
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        raise ValueError(
-            f"image is an array of shape {array.shape} and type {array.dtype}; expected a PIL image, or uint8 "
-            "[height, width, 3] or [height, width]. For a label map use `paint`, for attention `show_attention`."
-        )
-    return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
-
-
-def _check_range(labels: np.ndarray, size: int, name: str, what: str) -> None:
-    if labels.size and not (labels.min() >= 0 and labels.max() < size):
-        raise ValueError(f"{name} holds {labels.min()} to {labels.max()}, which {what} does not cover.")
-
-
-def _to_uint8(colour: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    return (255 * colour).round().astype(np.uint8)
