@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 
 import torch
@@ -51,25 +52,61 @@ def aggregate(
         ValueError: for no maps, maps whose positions are not those of `size` divided by a whole factor, NaN or
             all-zero rows, and weights that make no sense.
     """
-    rows, columns = check_sides("size", size, f"Of the result, in positions; the paper takes {ATTENTION_SIZE}.")
-    if not isinstance(maps, Sequence):
-        raise TypeError(f"maps has the type {type(maps).__name__}; pass a list, [layer.probs for layer in layers].")
-    factors = [_factor(index, probs, rows, columns) for index, probs in enumerate(maps)]
-    per_layer = layer_weights([min(rows, columns) // factor for factor in factors], weights)
-    totals: dict[int, Tensor] = {}
-    for index, (probs, factor, weight) in enumerate(zip(maps, factors, per_layer, strict=True)):
-        if weight > 0:
-            if factor not in totals:
-                totals[factor] = torch.zeros(probs.shape[-2:], device=probs.device)
-            _add_normalised(totals[factor], probs, weight, index)
+    grid = check_sides("size", size, f"Of the result, in positions; the paper takes {ATTENTION_SIZE}.")
+    factors = _factors(maps, grid)
+    per_layer = layer_weights([min(grid) // factor for factor in factors], weights)
+    by_factor = {factor: weight for factor, weight in zip(factors, per_layer) if weight > 0}
+    return _weigh(
+        {factor: _sum_layers(maps, factors, factor, grid) for factor in by_factor}, by_factor, grid, reuse=True
+    )
 
-    # The largest grid needs no upsampling: its sum becomes the result, the others are added.
-    result = totals.pop(1, None)
-    if result is None:
-        result = torch.zeros(rows * columns, rows * columns, device=maps[0].device)
-    for factor, total in totals.items():
-        _add_tiled(result, _upsample(total, factor, rows, columns), factor, rows, columns)
-    return rearrange(result, "(i j) (k l) -> i j k l", i=rows, k=rows)
+
+@dataclass(frozen=True)
+class SideSums:
+    """The maps of all layers, summed for each side: what of `aggregate` does not depend on the weights.
+
+    Attributes:
+        grid: rows and columns of the result.
+        sums: [q, n] for each factor by which a side is coarser than the result: its q positions' maps, each the sum of
+            distributions over all n positions.
+        counts: how many layers each factor has.
+    """
+
+    grid: tuple[int, int]
+    sums: dict[int, Float[Tensor, "_ n"]]
+    counts: dict[int, int]
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """From the finest to the coarsest; what weights may name."""
+        return tuple(min(self.grid) // factor for factor in sorted(self.counts))
+
+
+def sum_sides(maps: Sequence[Tensor], size: int | tuple[int, int] = ATTENTION_SIZE) -> SideSums:
+    """The slow part of `aggregate`, done once where many weights are tried: a slider for R is live.
+
+        sums = sum_sides([layer.probs for layer in layers])
+        attention = weigh_sides(sums, {64: 0.6, 32: 0.4})  # what `aggregate` gives, bit by bit
+
+    Raises:
+        TypeError, ValueError: as `aggregate`.
+    """
+    grid = check_sides("size", size, f"Of the result, in positions; the paper takes {ATTENTION_SIZE}.")
+    factors = _factors(maps, grid)
+    counts = dict(Counter(factors))
+    return SideSums(grid, {factor: _sum_layers(maps, factors, factor, grid) for factor in counts}, counts)
+
+
+def weigh_sides(sums: SideSums, weights: str | Mapping[int, Real] = "layer") -> Float[Tensor, "h w h w"]:
+    """The weighted sum of the sides (Eq. 3): `aggregate` of the maps that were summed.
+
+    Raises:
+        ValueError: for weights that make no sense.
+    """
+    factors = [factor for factor, count in sums.counts.items() for _ in range(count)]
+    per_layer = layer_weights([min(sums.grid) // factor for factor in factors], weights)
+    by_factor = {factor: weight for factor, weight in zip(factors, per_layer) if weight > 0}
+    return _weigh({factor: sums.sums[factor] for factor in by_factor}, by_factor, sums.grid)
 
 
 def layer_weights(sides: Sequence[int], weights: str | Mapping[int, Real] = "layer") -> list[float]:
@@ -131,8 +168,53 @@ def _factor(index: int, probs: Tensor, rows: int, columns: int) -> int:
     return factor
 
 
-def _add_normalised(total: Tensor, probs: Tensor, weight: float, index: int) -> None:
-    """total += weight * (probs with rows that sum to 1)."""
+def _factors(maps: Sequence[Tensor], grid: tuple[int, int]) -> list[int]:
+    """How many times coarser each map's grid is than that of the result."""
+    if not isinstance(maps, Sequence):
+        raise TypeError(f"maps has the type {type(maps).__name__}; pass a list, [layer.probs for layer in layers].")
+    return [_factor(index, probs, *grid) for index, probs in enumerate(maps)]
+
+
+def _sum_layers(
+    maps: Sequence[Tensor], factors: Sequence[int], factor: int, grid: tuple[int, int]
+) -> Float[Tensor, "q n"]:
+    """The sum of the layers of one side, each row a distribution, upsampled to the grid."""
+    own = [index for index, each in enumerate(factors) if each == factor]
+    total = torch.zeros(maps[own[0]].shape[-2:], device=maps[own[0]].device)
+    for index in own:
+        _add_normalised(total, maps[index], index)
+    return total if factor == 1 else _upsample(total, factor, *grid)
+
+
+def _weigh(
+    sums: Mapping[int, Float[Tensor, "_ n"]], weights: Mapping[int, float], grid: tuple[int, int], reuse: bool = False
+) -> Float[Tensor, "h w h w"]:
+    """The weighted sum over sides, tiled to the grid.
+
+    A side is tiled onto the next finer one where their grids nest, so that only one is tiled onto the full grid. With
+    `reuse` the sums are overwritten.
+    """
+    rows, columns = grid
+    positions = rows * columns
+    carried: tuple[int, Tensor] | None = None
+    result = None
+    for factor in sorted({1, *sums}, reverse=True):
+        if factor not in sums:  # there is no layer of the full size
+            total = torch.zeros(positions, positions, device=carried[1].device)
+        else:
+            total = sums[factor].mul_(weights[factor]) if reuse else sums[factor] * weights[factor]
+        if carried is not None and carried[0] % factor:
+            result = torch.zeros(positions, positions, device=total.device) if result is None else result
+            _add_tiled(result, carried[1], carried[0], rows, columns)
+        elif carried is not None:
+            _add_tiled(total, carried[1], carried[0] // factor, rows // factor, columns // factor)
+        carried = (factor, total)
+    whole = carried[1] if result is None else carried[1].add_(result)
+    return rearrange(whole, "(i j) (k l) -> i j k l", i=rows, k=rows)
+
+
+def _add_normalised(total: Tensor, probs: Tensor, index: int) -> None:
+    """total += probs with rows that sum to 1."""
     probs = (probs.mean(dim=0) if probs.ndim == 3 else probs).float()
     mass = probs.sum(dim=-1, keepdim=True)  # [q, 1]
     if not (mass.isfinite() & (mass > 0)).all():
@@ -140,7 +222,7 @@ def _add_normalised(total: Tensor, probs: Tensor, weight: float, index: int) -> 
             f"maps[{index}] has rows with NaN, infinity or no mass; every row must be a "
             "distribution. If the model runs in float16, try bfloat16 or float32."
         )
-    total.addcmul_(probs, weight / mass)
+    total.addcmul_(probs, 1 / mass)
 
 
 def _upsample(maps: Float[Tensor, "q q"], factor: int, rows: int, columns: int) -> Float[Tensor, "q n"]:
@@ -151,7 +233,7 @@ def _upsample(maps: Float[Tensor, "q q"], factor: int, rows: int, columns: int) 
     return rearrange(images, "q 1 h w -> q (h w)") / factor**2
 
 
-def _add_tiled(result: Float[Tensor, "n n"], maps: Float[Tensor, "q n"], factor: int, rows: int, columns: int) -> None:
-    """result[I, J] += maps[I // factor, J // factor], without forming the tiles."""
-    tiles = result.view(rows // factor, factor, columns // factor, factor, rows * columns)
+def _add_tiled(result: Float[Tensor, "m n"], maps: Float[Tensor, "q n"], factor: int, rows: int, columns: int) -> None:
+    """result[I, J] += maps[I // factor, J // factor], without forming the tiles; rows and columns are those of I, J."""
+    tiles = result.view(rows // factor, factor, columns // factor, factor, result.shape[1])
     tiles += rearrange(maps, "(i j) n -> i 1 j 1 n", i=rows // factor)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffseg.aggregation import aggregate, layer_weights
+from diffseg.aggregation import aggregate, layer_weights, sum_sides, weigh_sides
 
 
 def random_maps(sides, seed=0, heads=None):
@@ -151,3 +151,24 @@ def test_a_turned_picture_gives_turned_attention():
 def test_a_grid_that_does_not_divide_the_size():
     with pytest.raises(ValueError, match=r"24 positions, which are not those of size=\(12, 4\)"):
         aggregate(list(wide_maps([(4, 6)])), (12, 4))
+
+
+# ---- many weights on the same maps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sides", [(8, 4, 4, 2, 1), (2, 3, 6), (4, 2)], ids=str)
+def test_sums_of_the_sides_take_any_weights(sides):
+    maps = list(random_maps(sides))
+    size = 12 if 3 in sides else 8
+    sums = sum_sides(maps, size)
+    assert sums.sides == tuple(sorted(set(sides), reverse=True))
+    before = [total.clone() for total in sums.sums.values()]
+    for rule in ("layer", "resolution"):
+        np.testing.assert_allclose(
+            weigh_sides(sums, rule), oracles.aggregate([m.numpy() for m in maps], size, rule), rtol=1e-4, atol=1e-8
+        )
+    chosen = {sides[0]: 0.3, sides[1]: 2.0}
+    assert torch.equal(weigh_sides(sums, chosen), aggregate(maps, size, chosen))
+    assert all(torch.equal(a, b) for a, b in zip(before, sums.sums.values(), strict=True))
+    with pytest.raises(ValueError, match="names the sides"):
+        weigh_sides(sums, {5: 1.0})
