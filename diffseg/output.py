@@ -1,6 +1,11 @@
 """What comes out for one picture."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +14,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from diffseg import export
 from diffseg.images import labels_at_original
 
 
@@ -26,6 +32,10 @@ class DiffSegOutput(BaseOutput):
         caption: the sentence that the words come from.
         original_size: height and width of the picture that was given, turned upright.
         crop: whether `image` is its central square.
+        file: the name of the file that was given; None for a picture that was in memory.
+        settings: the arguments of the call, ready for a JSON file. The threshold and the size are those that were used,
+            not None; the seed is None if a generator drew the noise.
+        model: what made it, see `diffseg.models.handle`.
     """
 
     labels: Int[Tensor, "height width"]
@@ -37,6 +47,9 @@ class DiffSegOutput(BaseOutput):
     caption: str | None = None
     original_size: tuple[int, int] | None = None
     crop: bool = True
+    file: str | None = None
+    settings: Mapping[str, Any] | None = None
+    model: Any = None
 
     def at_original(self) -> Int[np.ndarray, "height width"]:
         """The labels in the pixels of the picture that was given, turned upright: int64, -1 outside of the crop.
@@ -47,6 +60,61 @@ class DiffSegOutput(BaseOutput):
         if self.original_size is None:
             raise ValueError("original_size is None: the output was made from attention. Call the pipeline instead.")
         return labels_at_original(self.labels.numpy(), *self.original_size, self.crop)
+
+    def to_segments(self, original: bool = True) -> dict[str, Any]:
+        """The masks as the panoptic models of transformers return theirs, for whatever takes those.
+
+        Args:
+            original: in the pixels of the picture that was given, if there was one; False: in those of `labels`.
+
+        Returns:
+            "segmentation": int32 tensor [height, width]; label + 1, and 0 outside of the crop.
+            "segments_info": for each segment that can be seen "id", its value in the segmentation; "label_id", the
+            word's place in `words=[...]`, or else the label; "label", the word, if it has one; "was_fused", whether
+            masks of one word were made into one; "score", the confidence, 1 without words.
+        """
+        return export.to_segments(self, original)
+
+    def to_coco(self, image_id: int = 1, original: bool = True) -> list[dict[str, Any]]:
+        """The masks as annotations of COCO, ready for a JSON file.
+
+        Args:
+            image_id: the number of the picture in its data set.
+            original: in the pixels of the picture that was given, if there was one; False: in those of `labels`.
+
+        Returns:
+            For each segment that can be seen "id", label + 1; "image_id"; "category_id", from 1: the word's place in
+            `words=[...]`, or else the id; "category", the word, if it has one; "segmentation", compressed run
+            lengths {"size": [height, width], "counts": text}; "bbox", [left, top, width, height]; "area", pixels;
+            "iscrowd", 0; "score", the confidence, 1 without words. The ids count anew in each picture.
+        """
+        return export.to_coco(self, image_id, original)
+
+    def save(self, folder: str | os.PathLike, name: str | None = None, overlay: bool = True) -> list[Path]:
+        """Write the masks into a folder. Each file appears whole or not at all, and takes the place of an older one.
+
+        NAME.labels.png: label + 1 in each pixel of the picture that was given, 0 outside of the crop; 8 bits with a
+        palette, 16 bits from 256 segments on. NAME.overlay.png: what was segmented, in the colours of the masks.
+        NAME.json, which comes last: id, word, area and box of each mask, the settings of the call, the model's name
+        and fingerprint, and the versions of the packages.
+
+        Args:
+            folder: made if it is not there.
+            name: None takes that of the picture's file without its ending, or "picture".
+            overlay: False leaves the overlay out.
+
+        Returns:
+            The files.
+
+        Raises:
+            ValueError: for a name that is a path.
+            OSError: if a file could not be written; then what was there still is.
+        """
+        name = Path(self.file or "picture").stem if name is None else name
+        if not name or Path(name).name != name:
+            raise ValueError(f"name={name!r} must be a file's name without folders; the folder is the first argument.")
+        about = {"picture": {"file": self.file}}
+        return export.save(self, Path(folder).expanduser(), name, overlay, about)
 
     def __repr__(self) -> str:
         shares = torch.bincount(self.labels.flatten()) / self.labels.numel()
@@ -59,3 +127,20 @@ class DiffSegOutput(BaseOutput):
         segments = f"{len(shares)} segment{'s'[: len(shares) != 1]}"
         words = f"; words {', '.join(self.words)}" if self.words else ""
         return f"DiffSegOutput({segments}: {largest}{more}; {shapes}{image}{words})"
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call as JSON can hold them; a generator, or whatever else it cannot, becomes None."""
+    return {name: _plain(value) for name, value in settings.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, bool | str | None):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else None

@@ -23,10 +23,12 @@ from diffseg.images import ImageLike, centre_square, fit_whole, load_image
 from diffseg.masks import relabel, suppress
 from diffseg.merging import check_attention, check_settings, run_passes
 from diffseg.models.captioner import BLIP, Captioner
+from diffseg.models.handle import ModelHandle
 from diffseg.models.loading import find_model, load_file
+from diffseg.models.paths import name_model
 from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, write_settings
-from diffseg.output import DiffSegOutput
+from diffseg.output import DiffSegOutput, plain_settings
 from diffseg.progress import silent
 from diffseg.semantics import Vocabulary, find_nouns, find_tokens, name_masks, name_words
 
@@ -95,6 +97,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         self.threshold = check_threshold(threshold)
         self.captioner: Callable[[Image.Image], str] | None = None
         self._captioner_name = BLIP
+        self._name: str | None = None
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike | None = None, **kwargs) -> "DiffSegPipeline":
@@ -117,6 +120,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             kwargs.setdefault("threshold", settings.threshold)
             pipe = load_file(cls.from_single_file, found, kwargs) if os.path.isfile(found) else load(found, **kwargs)
         pipe._captioner_name = settings.captioner or BLIP
+        pipe._name = name_model(name)
         return pipe
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
@@ -239,7 +243,15 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         labels, proposals = segment_attention(
             attention.to(self._execution_device), size, points, thresholds, remove_merged, distances
         )
-        return DiffSegOutput(labels.cpu(), proposals.cpu(), attention.cpu(), image)
+        settings = {"points": points, "iterations": iterations, "threshold": threshold, "remove_merged": remove_merged}
+        return DiffSegOutput(
+            labels.cpu(),
+            proposals.cpu(),
+            attention.cpu(),
+            image,
+            settings=plain_settings(settings),
+            model=ModelHandle(self._name, self),
+        )
 
     @torch.no_grad()
     def __call__(
@@ -288,9 +300,21 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         check_whole("batch_size", batch_size, "So many images go through the model together.")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1: images that go through the model together.")
-        originals = [load_image(each) for each in _as_list(image)]
-        sources = _sources(seed, generator, len(originals))
-        pictures = [self._fit(original, size, crop) for original in originals]
+        settings = plain_settings(
+            {
+                "prompt": prompt, "timestep": timestep, "points": points, "iterations": iterations,
+                "threshold": threshold, "seed": seed if generator is None else None, "noise": noise, "weights": weights,
+                "remove_merged": remove_merged, "size": size, "words": words, "prompted_masks": prompted_masks,
+                "crop": crop,
+            }
+        )  # fmt: skip
+        images = _as_list(image)
+        sources = _sources(seed, generator, len(images))
+        pictures, original_sizes = [], []
+        for each in images:  # one at a time: those that were given may be large
+            original = load_image(each)
+            original_sizes.append((original.height, original.width))
+            pictures.append(self._fit(original, size, crop))
         vocabularies = [None if words is None else self._vocabulary(picture, words) for picture in pictures]
         outs: list[DiffSegOutput | None] = [None] * len(pictures)
         for batch in self._with_bar(_batches(pictures, batch_size)):
@@ -301,7 +325,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                 latent, [vocabularies[index] for index in batch], prompt, prompted_masks, timestep
             )
             for index, (selfs, crosses) in zip(batch, passes, strict=True):
-                picture, original = pictures[index], originals[index]
+                picture = pictures[index]
                 attention = _aggregate(selfs, weights)
                 labels, proposals = segment_attention(
                     attention, (picture.height, picture.width), points, thresholds, remove_merged
@@ -310,8 +334,11 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                     **name_masks(labels, proposals, crosses, vocabularies[index]),
                     attention=attention.cpu(),
                     image=picture,
-                    original_size=(original.height, original.width),
+                    original_size=original_sizes[index],
                     crop=crop,
+                    file=_file_name(images[index]),
+                    settings=settings,
+                    model=ModelHandle(self._name, self),
                 )
         self.maybe_free_model_hooks()
         results = outs if return_dict else [out.to_tuple() for out in outs]
@@ -453,6 +480,10 @@ def _as_list(image: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     if not images:
         raise ValueError("image is an empty list; pass one picture or more.")
     return images
+
+
+def _file_name(image: ImageLike) -> str | None:
+    return Path(image).name if isinstance(image, str | os.PathLike) else None
 
 
 def _sources(

@@ -34,6 +34,11 @@ def check_config(found: str, remedy: str) -> None:
         raise ValueError(f"name={found!r} has no config.json. {remedy}")
 
 
+def name_model(name: str | os.PathLike | None = None) -> str:
+    """The name of a model; of None, that in DIFFSEG_MODEL, else "pocket"."""
+    return str(os.fspath(name)) if name is not None else os.environ.get(MODEL_VARIABLE) or POCKET
+
+
 def resolve_model(name: str | os.PathLike | None = None, pocket: str = "pocket-sd") -> str:
     """Turn a model's name into what `from_pretrained` of diffusers or transformers takes.
 
@@ -53,7 +58,7 @@ def resolve_model(name: str | os.PathLike | None = None, pocket: str = "pocket-s
     """
     if not isinstance(name, str | os.PathLike | None):
         raise TypeError(f"name={name!r} must be 'pocket', a folder, a file of weights, a hub id, or None.")
-    name = str(os.fspath(name)) if name is not None else os.environ.get(MODEL_VARIABLE) or POCKET
+    name = name_model(name)
     if name == POCKET:
         folder = data_dir() / "models" / pocket
         if not folder.is_dir():
