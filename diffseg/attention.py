@@ -38,7 +38,7 @@ KINDS = ("self", "cross")
 HEADS = ("mean", "all")
 
 #: Scores alive at once, beside as many probabilities: they fit into a CPU's cache, and a GPU is busy with them.
-BLOCK = {"cpu": 2**19}
+BLOCK = {"cpu": 2**20}
 BLOCK_ELSEWHERE = 2**23
 
 # Plain softmax attention that does not end in the watched function: exchanged for the one that does, for a pass.
@@ -178,7 +178,7 @@ def attention_probabilities(
     n_heads, queries, dim = query.shape
     keys = key.shape[1]
     query = query.float() * (dim**-0.5 if scale is None else scale)
-    key = key.float().transpose(1, 2).contiguous()  # [heads, dim, keys]
+    key = key.float().transpose(1, 2)  # [heads, dim, keys]
     bias = None if bias is None else bias.expand(n_heads, queries, -1)
     result = _zeros((queries, keys) if heads == "mean" else (n_heads, queries, keys), query.device)
     size = BLOCK.get(query.device.type, BLOCK_ELSEWHERE)
@@ -189,7 +189,10 @@ def attention_probabilities(
         block = slice(first, first + group), slice(start, start + rows)
         part = query[block]  # [group, rows, dim]
         scores, probs = memory[:, : part[..., 0].numel() * keys].view(2, *part.shape[:2], keys)
-        torch.bmm(part, key[block[0]], out=scores)
+        if len(part) == 1:  # on a CPU much faster than a batch of one
+            torch.mm(part[0], key[first], out=scores[0])
+        else:
+            torch.bmm(part, key[block[0]], out=scores)
         if bias is not None:
             scores += bias[block]
         torch.softmax(scores, dim=-1, out=probs)
