@@ -1,5 +1,6 @@
 """Colours that mean the same everywhere: a class has one; a segment without a class takes one by its rank in area."""
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -10,7 +11,8 @@ from skimage.color import label2rgb
 from skimage.segmentation import mark_boundaries
 from torch import Tensor
 
-from diffseg.pocket import CLASSES
+from diffseg.metrics import UNMATCHED, match_segments
+from diffseg.pocket import CLASSES, class_of
 
 Picture = Any  # a PIL image, or a uint8 array [h, w, 3] or [h, w]
 Labels = Integer[np.ndarray | Tensor, "h w"]
@@ -51,6 +53,37 @@ def colours_by_area(labels: Labels) -> Palette:
     palette = np.empty((len(areas), 3))
     palette[np.argsort(-areas, kind="stable")] = colours(len(areas))
     return palette
+
+
+def match_colours(labels: Labels, truth: Labels, classes: int = len(CLASSES)) -> Palette:
+    """A colour for each segment: its class's, in the one-to-one matching by which it is scored.
+
+    Segments are matched to the classes in the picture such that the most pixels agree (see
+    `metrics.match_segments`). A segment left over is grey: its pixels count as wrong.
+
+    Raises:
+        ValueError: for shapes that differ, negative segments, or classes out of range.
+    """
+    matched = match_segments(labels, truth, classes, protocol="clean")  # [segments]
+    palette = class_colours(classes)[matched]
+    left_over = matched == UNMATCHED
+    palette[left_over] = np.linspace(0.6, 0.35, left_over.sum())[:, None]
+    return palette
+
+
+def word_colours(words: Sequence[str]) -> dict[str, str]:
+    """A colour for each different word, as "#rrggbb": that of its class, or one that no class among them has."""
+    distinct = list(dict.fromkeys(words))
+    of_class = [css_colour(colour) for colour in class_colours()]
+    known = {word: of_class[index] for word in distinct if (index := class_of(word)) is not None}
+    by_contrast = map(css_colour, colours(len(of_class) + len(distinct)))
+    free = (colour for colour in by_contrast if colour not in known.values())
+    return {word: known.get(word) or next(free) for word in distinct}
+
+
+def css_colour(colour: Float[np.ndarray, "3"]) -> str:
+    """A colour from 0 to 1 as "#rrggbb"."""
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colour.tolist())
 
 
 def overlay(

@@ -9,14 +9,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
+from diffseg.colours import word_colours
 from diffseg.figures.layout import count
-from diffseg.figures.plots import Labels, class_colours, colours, overlay, show_images
-from diffseg.pocket import class_of
+from diffseg.figures.plots import Labels, overlay, show_images
+from diffseg.pocket import class_of  # noqa: F401  (beside the names that it is about)
 
 #: A region gets its name if it covers this part of the picture, and the largest one of a mask in any case.
 MIN_SHARE = 0.02
@@ -32,16 +33,6 @@ class Named(Protocol):
     labels: Any  # integers [h, w]
     image: Any  # the picture, h x w
     words: Any  # words[id] names mask id
-
-
-def word_colours(words: Sequence[str]) -> dict[str, str]:
-    """A colour for each different word, as "#rrggbb": that of its class, or one that no class among them has."""
-    distinct = list(dict.fromkeys(words))
-    of_class = [to_hex(colour) for colour in class_colours()]
-    known = {word: of_class[index] for word in distinct if (index := class_of(word)) is not None}
-    by_contrast = map(to_hex, colours(len(of_class) + len(distinct)))
-    free = (colour for colour in by_contrast if colour not in known.values())
-    return {word: known.get(word) or next(free) for word in distinct}
 
 
 def locate_names(

@@ -29,12 +29,13 @@ from diffseg.colours import (  # noqa: F401  (all of `plots`)
     colours,
     colours_by_area,
     label_ids,
+    match_colours,
     overlay,
     rgb_array,
     to_uint8,
 )
 from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure, count
-from diffseg.metrics import IGNORE, UNMATCHED, image_score, match_segments
+from diffseg.metrics import IGNORE, image_score
 from diffseg.pocket import CLASSES
 
 _UNLABELLED = (1.0, 1.0, 1.0)
@@ -78,22 +79,6 @@ def style() -> None:
 
 
 # ---- colours --------------------------------------------------------------------------------------------------------
-
-
-def match_colours(labels: Labels, truth: Labels, classes: int = len(CLASSES)) -> Palette:
-    """A colour for each segment: its class's, in the one-to-one matching by which it is scored.
-
-    Segments are matched to the classes in the picture such that the most pixels agree (see
-    `metrics.match_segments`). A segment left over is grey: its pixels count as wrong.
-
-    Raises:
-        ValueError: for shapes that differ, negative segments, or classes out of range.
-    """
-    matched = match_segments(labels, truth, classes, protocol="clean")  # [segments]
-    palette = class_colours(classes)[matched]
-    left_over = matched == UNMATCHED
-    palette[left_over] = np.linspace(0.6, 0.35, left_over.sum())[:, None]
-    return palette
 
 
 def legend_of(truth: Labels, names: Sequence[str] = CLASSES) -> dict[str, tuple[float, ...]]:
