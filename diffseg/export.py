@@ -135,19 +135,20 @@ def describe(out: Segmented, ids: UInt[np.ndarray, "h w"], about: Mapping[str, A
 
     Args:
         ids: of `segment_ids`; areas and boxes are in their pixels.
-        about: more entries, which come first.
+        about: more entries; "model" spares its being described once more.
     """
     height, width = ids.shape
-    captioned = (out.settings or {}).get("words") == "caption"
+    if "model" not in about:
+        captioned = (out.settings or {}).get("words") == "caption"
+        about = {**about, "model": out.model and out.model.describe(captioned)}
     return {
-        **about,
         "height": height,
         "width": width,
         "caption": out.caption,
         "segments": _measure(out, ids),
         "settings": out.settings,
-        "model": out.model and out.model.describe(captioned),
         "versions": versions(),
+        **about,
     }
 
 
@@ -157,7 +158,7 @@ def save(
     """Write NAME.labels.png, NAME.overlay.png and, when they are there, NAME.json; see `DiffSegOutput.save`.
 
     Args:
-        about: more entries of the JSON file.
+        about: see `describe`.
 
     Returns:
         The files.

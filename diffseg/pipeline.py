@@ -138,6 +138,12 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             self.captioner.to(self._execution_device)
         return self
 
+    def describe(self, captioned: bool = False) -> dict[str, str | None]:
+        """Name and fingerprint, as an output of this model writes them down; see `ModelHandle.describe`."""
+        if captioned:
+            self._own_captioner()
+        return ModelHandle(self._name, self).describe(captioned)
+
     @torch.no_grad()
     def record(
         self,
@@ -440,15 +446,19 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         if isinstance(words, str) and words != "caption":
             raise ValueError(f"words={words!r} must be 'caption', a list of nouns such as ['car', 'road'], or None.")
         if words == "caption":
-            if self.captioner is None:
-                self.captioner = Captioner.from_pretrained(self._captioner_name).to(self._execution_device)
-            prompt = self.captioner(picture)
+            prompt = self._own_captioner()(picture)
             nouns = find_nouns(prompt)
         else:
             prompt, nouns = name_words(words)
         if not nouns:
             warnings.warn(f"the caption {prompt!r} has no noun: the masks stay without names.", stacklevel=3)
         return Vocabulary(prompt, nouns, find_tokens(self.backbone.tokenizer(self), prompt, nouns))
+
+    def _own_captioner(self) -> Callable[[Image.Image], str]:
+        """The captioner, loaded when it is first needed."""
+        if self.captioner is None:
+            self.captioner = Captioner.from_pretrained(self._captioner_name).to(self._execution_device)
+        return self.captioner
 
     def _with_bar(self, batches: list[list[int]]) -> Iterable[list[int]]:
         """The batches, with diffusers' progress bar if there are several."""

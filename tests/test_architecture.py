@@ -28,6 +28,7 @@ LAYERS = (
     {"models"},
     {"pipeline"},
     {"dino", "sweeps", "cluster", "evaluate"},
+    {"commands", "__main__"},
     {"pocket.training"},
     {"figures"},
     {"widgets"},

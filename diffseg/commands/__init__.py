@@ -1,0 +1,1 @@
+"""The commands of `diffseg` that are no module's own; `diffseg.__main__` calls them by name."""
