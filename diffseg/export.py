@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,21 +24,9 @@ from diffseg.images import at_original
 LABELS, OVERLAY, ABOUT = ".labels.png", ".overlay.png", ".json"  # what the names of the files end in
 PACKAGES = ("diffseg", "torch", "diffusers", "transformers", "numpy", "pillow")
 
+Segmented = Any  # a `DiffSegOutput`, whose module imports this one
+
 _BLOCK = 2**22  # pixels that are counted at a time
-
-
-class Segmented(Protocol):
-    """What is exported; a `DiffSegOutput` is one."""
-
-    labels: Any
-    image: Any
-    words: Any
-    confidence: Any
-    caption: Any
-    original_size: Any
-    crop: bool
-    settings: Any
-    model: Any
 
 
 def segment_ids(out: Segmented, original: bool = True) -> UInt[np.ndarray, "h w"]:

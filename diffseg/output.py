@@ -111,7 +111,7 @@ class DiffSegOutput(BaseOutput):
             OSError: if a file could not be written; then what was there still is.
         """
         name = Path(self.file or "picture").stem if name is None else name
-        if not name or Path(name).name != name:
+        if not name.strip(".") or Path(name).name != name:
             raise ValueError(f"name={name!r} must be a file's name without folders; the folder is the first argument.")
         about = {"picture": {"file": self.file}}
         return export.save(self, Path(folder).expanduser(), name, overlay, about)
