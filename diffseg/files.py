@@ -57,7 +57,7 @@ def portable_name(name: str) -> str:
 
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """Let no other command in while this one works in a folder, which must exist.
+    """Let no other command in while this one works in a folder, which is made if it is not there.
 
     The operating system gives the lock back when a process ends, however it ends.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Integer
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from diffseg import IMAGE_SIZE
 from diffseg.arguments import check_whole
@@ -39,7 +39,10 @@ def read_image(image: ImageLike, size: int = IMAGE_SIZE) -> Image.Image:
 
 
 def load_image(image: ImageLike) -> Image.Image:
-    """Read, turn upright, and flatten to RGB, in the size that it has; see `read_image`."""
+    """Read, turn upright, and flatten to RGB, in the size that it has; see `read_image`.
+
+    An upright RGB image comes back as it is, not as a copy: of a hundred megapixels that would be 400 MB.
+    """
     if isinstance(image, (str, os.PathLike)):
         image = _open(Path(image))
     elif isinstance(image, np.ndarray):
@@ -48,7 +51,8 @@ def load_image(image: ImageLike) -> Image.Image:
         raise TypeError(f"image has the type {type(image).__name__}. {_REMEDY}")
     if 0 in image.size:
         raise ValueError(f"image is empty: its size is {image.size}. {_REMEDY}")
-    return _to_rgb(ImageOps.exif_transpose(image))
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return _to_rgb(ImageOps.exif_transpose(image) if turned else image)
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
@@ -61,7 +65,9 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
     if size < 1:
         raise ValueError(f"size={size} must be at least 1 pixel; try {IMAGE_SIZE}.")
     # Cropped first: resize(box=...) would let pixels from outside the square bleed into its edge.
-    return image.crop(_square(*image.size)).resize((size, size), Image.Resampling.LANCZOS)
+    square = _square(*image.size)
+    cropped = image if square == (0, 0, *image.size) else image.crop(square)
+    return cropped.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def fit_whole(image: Image.Image, size: int, step: int) -> Image.Image:
@@ -155,7 +161,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _high_byte(values: np.ndarray) -> np.ndarray:

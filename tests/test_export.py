@@ -3,8 +3,6 @@
 import errno
 import json
 import pickle
-import resource
-import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import supervision as sv
 import torch
+from helpers_faults import files_no_larger_than
 from helpers_models import tiny_components
 from hypothesis import given
 from hypothesis import strategies as st
@@ -279,7 +278,7 @@ class TestSave:
         before = [file.read_bytes() for file in out.save(tmp_path)]
         other = blocks(64, 1)
         other.file = out.file
-        with limited_files(100), pytest.raises(OSError) as caught:
+        with files_no_larger_than(100), pytest.raises(OSError) as caught:
             other.save(tmp_path)
         assert caught.value.errno == errno.EFBIG and "my hölidays.labels.png" in str(caught.value)
         assert [file.read_bytes() for file in sorted(tmp_path.iterdir(), key=_order)] == before
@@ -287,19 +286,3 @@ class TestSave:
 
 def _order(file: Path) -> int:
     return [".labels.png", ".overlay.png", ".json"].index(file.name.removeprefix("my hölidays"))
-
-
-class limited_files:
-    """The operating system refuses to write more than so many bytes into a file."""
-
-    def __init__(self, size):
-        self.size = size
-
-    def __enter__(self):
-        self.handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.limits[1]))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
-        signal.signal(signal.SIGXFSZ, self.handler)

@@ -8,8 +8,8 @@ like, with Ctrl-C or by force: the same command goes on from there.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -38,18 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = _job(given)
         found = find_pictures(given.pictures, given.out)
-        job.out.mkdir(parents=True, exist_ok=True)
-        with sole_user(job.out):
-            remove_leftovers(job.out)
+        with _own_folder(job.out):
             _run(found, job, given.batch, given.scheduler, outcomes)
     except KeyboardInterrupt:
         _say(f"Stopped. What was done is kept in {given.out}; the same command goes on from there.")
         return STOPPED
     except (ValueError, OSError, ImportError) as error:
         _say(f"error: {error}")
-        if getattr(error, "errno", None) not in FATAL or not outcomes:
+        if getattr(error, "errno", None) not in FATAL:
             return WRONG
-        _say("Make room and give the same command again; what was done is kept.")
+        _say("Make room and give the same command again: what was done is kept.")
+        _report(found, outcomes)
         return FAILED
     return _report(found, outcomes)
 
@@ -93,6 +92,26 @@ def _job(given: argparse.Namespace) -> Job:
     )
 
 
+@contextmanager
+def _own_folder(out: Path) -> Iterator[None]:
+    """The folder of results, for this command alone, without what killed ones left.
+
+    Raises:
+        BlockingIOError: if another command is at work in it.
+        OSError: if nothing can be written to it.
+    """
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(sole_user(out))
+            remove_leftovers(out)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise OSError(f"out={str(out)!r} cannot be written to ({error.strerror}). Give another folder.") from error
+        yield
+
+
 def _run(found: Found, job: Job, batch: int, scheduler: str | None, outcomes: list[Outcome]) -> None:
     """Segment what is missing; the outcomes are added to the list as they come."""
     groups = make_groups(found.pictures, batch, job.out)
@@ -104,10 +123,7 @@ def _run(found: Found, job: Job, batch: int, scheduler: str | None, outcomes: li
             outcomes += some
             failed = sum(outcome.failure is not None for outcome in outcomes)
             bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
-            kept = sum(outcome.kept for outcome in some)
-            bar.initial += kept  # these took no time: the rate is that of the others
-            bar.n += kept
-            bar.update(len(some) - kept)
+            bar.update(len(some))  # those that are kept come first; the rate soon forgets how quick they were
 
 
 def _report(found: Found, outcomes: Sequence[Outcome]) -> int:
@@ -134,8 +150,8 @@ def _report(found: Found, outcomes: Sequence[Outcome]) -> int:
 
 
 def _say(text: str) -> None:
-    """To stderr, which writes names that are no Unicode with backslashes."""
-    print(text, file=sys.stderr)
+    """To stderr; what is no Unicode in the names of files is written with backslashes."""
+    print(text.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
