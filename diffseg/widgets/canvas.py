@@ -177,7 +177,7 @@ def _show(widget: Canvas | Output, error: Exception) -> None:
     if isinstance(widget, Canvas):
         widget.show_error(error)
     else:
-        widget.clear_output()
+        widget.outputs = ()
         widget.append_stderr("".join(format_exception(error)))
 
 
@@ -186,4 +186,4 @@ def _clear(widget: Canvas | Output) -> None:
         if widget.level == "error":
             widget.show_message("")
     elif any(output.get("name") == "stderr" for output in widget.outputs):
-        widget.clear_output()
+        widget.outputs = ()
