@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Real
 from pandas import DataFrame
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -19,6 +19,27 @@ NUM_CLASSES = 27  # of COCO-Stuff-27, Cityscapes-27 and PocketScenes
 IGNORE = (-1, 255)  # truth values that mean "not labelled"
 PROTOCOLS = ("paper", "clean")
 UNMATCHED = -1
+
+#: How each protocol treats classes that an image, or the whole data set, does not show; printed with every score.
+POLICIES = {
+    "paper": (
+        "one matching per image, in which every class takes a segment while there are any: a segment given to a class "
+        "that the image does not show counts against that class; mIoU is the mean over the classes that occur in the "
+        "truth or were given a segment"
+    ),
+    "clean": (
+        "one matching per image, among the classes that the image shows; segments left over are missed by their own "
+        "class and charged to no other; mIoU is the mean over the classes that occur in the truth"
+    ),
+    "dataset": (
+        "one matching for all images together, of as many groups of segments as there are classes; mIoU is the mean "
+        "over the classes that occur in the truth or were given a group"
+    ),
+    "named": (
+        "no matching: a segment is of the class that its word names, and of none if the word names none; mIoU is the "
+        "mean over the classes that occur in the truth or were named"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -111,12 +132,31 @@ class SegmentationScore:
 
     def compute(self) -> Score:
         """The score of all images so far; NaN if no labelled pixel has been seen."""
-        union = self.actual + self.predicted - self.hits
-        labelled = self.actual.sum()
-        if labelled == 0:
-            return Score(np.nan, np.nan, np.full(self.classes, np.nan))
-        iou = np.divide(self.hits, union, out=np.full(self.classes, np.nan), where=union > 0)
-        return Score(float(self.hits.sum() / labelled), float(np.nanmean(iou)), iou)
+        accuracy, miou, iou = score_counts(self.hits, self.predicted, self.actual)
+        return Score(float(accuracy), float(miou), iou)
+
+
+def score_counts(
+    hits: Real[np.ndarray, "*sets classes"],
+    predicted: Real[np.ndarray, "*sets classes"],
+    actual: Real[np.ndarray, "*sets classes"],
+) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets classes"]]:
+    """Accuracy, mean IoU and IoU of each class from counts of pixels, of one set of images or of several at once.
+
+    Args:
+        hits: pixels that are of a class in prediction and truth.
+        predicted, actual: pixels that are of it in the prediction, in the truth.
+
+    Returns:
+        NaN where a class does not occur, and everywhere in a set without a labelled pixel.
+    """
+    union, labelled = actual + predicted - hits, np.asarray(actual.sum(axis=-1), dtype=float)
+    shown = (union > 0) & (labelled > 0)[..., None]
+    iou = np.divide(hits, union, out=np.full(union.shape, np.nan), where=shown)
+    count = np.asarray(shown.sum(axis=-1), dtype=float)
+    total = np.where(shown, iou, 0).sum(axis=-1)
+    accuracy = np.divide(hits.sum(axis=-1), labelled, out=np.full(labelled.shape, np.nan), where=labelled > 0)
+    return accuracy, np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0), iou
 
 
 def match_segments(

@@ -24,7 +24,7 @@ LAYERS = (
     {"arguments", "files", "models.paths", "models.quiet", "progress"},
     {"pocket"},
     {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics"}
-    | {"backbones", "metrics", "baselines", "datasets", "check", "output", "export", "colours"},
+    | {"backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export", "colours"},
     {"models"},
     {"pipeline"},
     {"dino", "sweeps", "cluster", "evaluate"},

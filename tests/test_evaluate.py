@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -28,9 +29,9 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from diffseg import DiffSegPipeline
 from diffseg.datasets import Dataset, open_dataset
 from diffseg.dino import DinoSegPipeline
-from diffseg.evaluate import ATTENTION, METHODS, Method, Results, Tally, evaluate, register
+from diffseg.evaluate import ATTENTION, METHODS, Method, Report, Results, Tally, evaluate, register
 from diffseg.evaluate.__main__ import DONE, STOPPED, UNUSABLE, WRONG, main, parse_method
-from diffseg.evaluate.results import make_row
+from diffseg.evaluate.counting import make_row, schema
 from diffseg.masks import suppress
 from diffseg.merging import merge
 from diffseg.metrics import PROTOCOLS, SegmentationScore
@@ -144,8 +145,7 @@ class TestScores:
     def test_a_method_without_settings_uses_the_models_threshold(self, data, model, tmp_path, reference):
         report = run(data, model, tmp_path / "out", {"diffseg": None})
         own = reference[1].query("setting == 0.001").reset_index(drop=True)
-        assert report.scores.setting.isna().all()
-        pd.testing.assert_frame_equal(report.scores.drop(columns="setting"), own.drop(columns="setting"))
+        pd.testing.assert_frame_equal(report.scores, own)  # as a number, so that another threshold is another row
 
     @settings(max_examples=30, deadline=None)
     @given(
@@ -163,13 +163,11 @@ class TestScores:
             truth = rng.choice([*range(27), 255, -1], (7, 7))
             for setting in values:
                 labels = rng.integers(0, rng.integers(1, 40), (7, 7))
-                parts.append(make_row(str(image), ("m", setting), labels, truth))
+                parts.append(make_row(str(image), ("m", setting), labels, truth, 27))
                 for protocol in PROTOCOLS:
                     whole[setting, protocol].update(labels, truth)
-        tally = Tally()
-        for index in rng.permutation(len(parts)):
-            tally.add(parts[index])
-        lines = list(tally.table().itertuples())
+        report = report_of([parts[index] for index in rng.permutation(len(parts))])
+        lines = list(report.scores.itertuples())
         assert len(lines) == len(whole)
         for line in lines:
             expected = whole[None if np.isnan(line.setting) else line.setting, line.protocol].compute()
@@ -178,22 +176,28 @@ class TestScores:
 
     def test_an_image_without_labels_counts_nowhere(self):
         truth = np.full((4, 4), 255)
-        row = make_row("dark", ("m", None), np.zeros((4, 4), int), truth)
-        assert np.isnan([row["accuracy"], row["miou"]]).all()
-        known = make_row("lit", ("m", None), np.zeros((4, 4), int), np.zeros((4, 4), int))
-        assert (known["accuracy"], known["miou"]) == (1, 1)
-        tally = Tally()
-        tally.add(row), tally.add(known)
-        assert tally.table().accuracy.tolist() == [1, 1]
+        row = make_row("dark", ("m", None), np.zeros((4, 4), int), truth, 27)
+        assert np.isnan([row["accuracy"], row["miou"], row["boundary"]]).all()
+        known = make_row("lit", ("m", None), np.zeros((4, 4), int), np.zeros((4, 4), int), 27)
+        assert (known["accuracy"], known["miou"], known["boundary"]) == (1, 1, 1)
+        assert report_of([row, known]).scores.accuracy.tolist() == [1, 1]
 
     def test_running_score_names_the_best(self):
-        tally = Tally()
+        tally = Tally(27)
         assert tally.best() == ""
         truth = np.repeat([[0, 1]], 2, axis=0)
-        tally.add(make_row("a", ("coarse", 0.5), np.zeros((2, 2), int), truth))
+        tally.add(make_row("a", ("coarse", 0.5), np.zeros((2, 2), int), truth, 27))
         assert tally.best() == "coarse=0.5: ACC 0.500, mIoU 0.250"
-        tally.add(make_row("a", ("fine", None), truth, truth))
+        tally.add(make_row("a", ("fine", None), truth, truth, 27))
         assert tally.best() == "fine: ACC 1.000, mIoU 1.000"
+
+
+def report_of(parts):
+    """A report of rows, as they come back from the disk."""
+    frame = pa.Table.from_pylist(parts, schema=schema()).to_pandas()
+    keys = list(dict.fromkeys((row["method"], row["setting"]) for row in parts))
+    data = Dataset("made up", "val", tuple(map(str, range(27))), ())
+    return Report(frame, data, keys, PROTOCOLS, {}, {})
 
 
 def upsampled(ids, side):
@@ -365,10 +369,18 @@ class TestWork:
         printed = capsys.readouterr()
         assert "not scored" not in printed.err
         lines = [line.split() for line in printed.out.splitlines()]
-        assert lines[0] == list(reference[1].columns)
-        for line, (method, value, protocol, images, *scores) in zip(lines[1:], reference[1].itertuples(index=False)):
-            assert line == [method, f"{value:.4f}", protocol, str(images), *(f"{score:.4f}" for score in scores)]
-        assert len(lines) == 1 + len(reference[1])
+        assert lines[0] == ["method", "setting", "protocol", "images", "accuracy", "miou", "boundary"]
+        for line, row in zip(lines[1:], reference[1].itertuples()):
+            expected = [row.method, f"{row.setting:g}", row.protocol, str(row.images)]
+            for name in ("accuracy", "miou", "boundary"):
+                ends = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+                expected += [f"{getattr(row, name):.4f}", f"[{ends[0]:.3f},", f"{ends[1]:.3f}]"]
+            assert line == expected
+        policies = lines[1 + len(reference[1]) :]
+        assert policies[0][0] == "[low," and [line[0] for line in policies[1:]] == ["paper:", "clean:"]
+        told = printed.err.splitlines()
+        assert told[0].startswith("diffusion model: ") and len(told[0].split()[-1]) == 12
+        assert told[1] == f"diffseg=0.001: 0 images from {tmp_path / 'out'}, {IMAGES} to compute"
 
     def test_pocket_scenes_need_no_folder(self, model, tmp_path, capsys):
         given = ["--limit", "1", "--model", str(model), "--size", str(SIZE), "--out", str(tmp_path / "out")]
@@ -469,12 +481,14 @@ class TestErrors:
     def test_results_of_something_else_are_not_mixed_in(self, data, model, tmp_path):
         out = tmp_path / "out"
         run(data.head(1), model, out)
-        with pytest.raises(ValueError, match="parquet is about .*'size': 64.* and this run about .*'size': 32"):
+        with pytest.raises(ValueError, match=r"parquet was made with size 64 \(this run has 32\): .*Give another out="):
             evaluate(data, {"diffseg": (0.1,)}, out, model, 32)
         trained = DiffSegPipeline.from_pretrained(model)
         trained.unet.conv_in.bias.data += 1
         trained.save_pretrained(tmp_path / model.name)
-        with pytest.raises(ValueError, match="Give another out="):
+        with pytest.raises(
+            ValueError, match="was made with the model diffusion [0-9a-f]{12} .this run has [0-9a-f]{12}"
+        ):
             run(data, tmp_path / model.name, out)
 
     @pytest.mark.parametrize("content", [b"", b"PAR1 is how it starts", "a table"])
@@ -534,9 +548,9 @@ class TestErrors:
             run(data, model, tmp_path / "out", scheduler="local:2")
 
     def test_an_error_of_the_operating_system_keeps_its_number(self, tmp_path):
-        results = Results(tmp_path / "out", {})
+        results = Results(tmp_path / "out", {}, {}, {})
         with files_no_larger_than(10), pytest.raises(OSError) as caught:
-            results.add("a", [make_row("a", ("m", None), np.zeros((2, 2), int), np.zeros((2, 2), int))])
+            results.add("a", [make_row("a", ("m", None), np.zeros((2, 2), int), np.zeros((2, 2), int), 27)])
         assert caught.value.errno == errno.EFBIG
         assert list((tmp_path / "out").iterdir()) == []
 

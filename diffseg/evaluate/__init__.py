@@ -7,8 +7,10 @@ encodes each image once, tries every method and setting on it, and keeps what th
 small file per image. `pandas.read_parquet(out)` is all of them.
 """
 
-from .methods import ATTENTION, METHODS, Encoder, Method, register
-from .results import Results, Tally
-from .run import Report, evaluate
+from .methods import ATTENTION, METHODS, Encoder, Method, Named, register
+from .report import Report
+from .results import Results
+from .run import evaluate
+from .tables import Tally
 
-__all__ = ["ATTENTION", "METHODS", "Encoder", "Method", "Report", "Results", "Tally", "evaluate", "register"]
+__all__ = ["ATTENTION", "METHODS", "Encoder", "Method", "Named", "Report", "Results", "Tally", "evaluate", "register"]

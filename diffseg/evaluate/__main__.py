@@ -1,4 +1,4 @@
-"""Score DiffSeg and other methods on a data set: accuracy and mean IoU, with one matching per image.
+"""Score DiffSeg and other methods on a data set: accuracy, mean IoU and boundary IoU, each with an interval.
 
 Stop it whenever you like, with Ctrl-C or by force: the same command goes on from there.
 """
@@ -8,13 +8,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from .. import IMAGE_SIZE
 from ..datasets import DATASETS, SPLITS, open_dataset
+from ..files import write_whole
+from ..metrics import PROTOCOLS
+from .counting import DATASET
 from .methods import METHODS
+from .report import Report
 from .run import evaluate
+from .tables import LEVEL
 
 DONE, UNUSABLE, WRONG, STOPPED = 0, 1, 2, 130  # exit statuses
+WORDS = ("true", "caption")
 _SHOWN = 10  # unusable images that are named
+_SCORES = ("accuracy", "miou", "boundary")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,14 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = given.out or Path("runs") / f"{given.dataset}-{given.split}.parquet"
     try:
         data = open_dataset(given.dataset, given.root, given.split, given.listing).head(given.limit)
-        report = evaluate(data, _as_dict(given.method), out, given.model, given.size, given.device, given.scheduler)
+        report = evaluate(
+            data,
+            _as_dict([*given.method, *((f"diffseg+{words}", None) for words in given.words)]),
+            out,
+            given.model,
+            given.size,
+            given.device,
+            given.scheduler,
+            given.protocol,
+            tell=lambda line: print(line, file=sys.stderr),
+        )
+        compared = report.compare(*given.compare) if given.compare else None
+        if given.tables:
+            _write_tables(report, given.tables)
     except KeyboardInterrupt:
         print(f"Stopped. What was done is kept in {out}; the same command goes on from there.", file=sys.stderr)
         return STOPPED
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG
-    print(report.scores.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
+    _show(report, compared, given.compare)
     for reason in list(report.unusable.values())[:_SHOWN]:
         print(f"not scored: {reason}", file=sys.stderr)
     if report.unusable:
@@ -61,6 +83,32 @@ def _as_dict(methods: Sequence[tuple[str, tuple[float, ...] | None]]) -> dict[st
     return dict(methods)
 
 
+def _show(report: Report, compared: pd.DataFrame | None, names: Sequence[str] | None) -> None:
+    """The scores with their intervals, what they leave out, and a comparison."""
+    scores = report.scores
+    shown = scores[["method", "setting", "protocol", "images"]].copy()
+    for name in _SCORES:
+        shown[name] = [
+            "-" if pd.isna(value) else f"{value:.4f} [{low:.3f}, {high:.3f}]"
+            for value, low, high in zip(scores[name], scores[f"{name}_low"], scores[f"{name}_high"])
+        ]
+    shown["setting"] = ["-" if pd.isna(value) else f"{value:g}" for value in scores.setting]
+    print(shown.to_string(index=False))
+    print(f"[low, high]: {LEVEL:.0%} intervals, by the bootstrap over images.")
+    for protocol, policy in report.policies.items():
+        print(f"{protocol}: {policy}.")
+    if compared is not None:
+        print(f"{names[0]} minus {names[1]}, on the same images:")
+        print(compared.to_string(index=False, float_format="{:+.4f}".format))
+
+
+def _write_tables(report: Report, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("scores", "classes", "sizes", "images"):
+        text = getattr(report, name).to_csv(index=False, lineterminator="\n")
+        write_whole(folder / f"{name}.csv", text.encode())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m diffseg.evaluate", description=__doc__)
     parser.add_argument("--dataset", choices=DATASETS, default=DATASETS[0])
@@ -72,9 +120,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[=VALUE,...]",
         help=f"one or more of {', '.join(METHODS)}; with the settings to try, such as DiffSeg's thresholds",
     )
-    parser.add_argument("--root", type=Path, help="the folder of cocostuff27 or cityscapes")
+    parser.add_argument(
+        "--words",
+        nargs="+",
+        choices=WORDS,
+        default=[],
+        help="score names of masks, too: those of a caption, or, as an upper bound, those that the truth shows",
+    )
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        choices=(*PROTOCOLS, DATASET),
+        default=PROTOCOLS,
+        help="how segments are matched to classes: one matching per image, or one for the whole data set",
+    )
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="the difference of two of the methods, with its interval"
+    )
+    parser.add_argument("--tables", type=Path, metavar="FOLDER", help="write scores, classes, sizes and images as CSV")
+    parser.add_argument("--root", metavar="FOLDER", help="of the data set, or its name on the Hugging Face hub")
     parser.add_argument("--split", choices=SPLITS, default="val", help="tune: for choosing settings; val: to report")
-    parser.add_argument("--list", dest="listing", type=Path, help="names of cocostuff27's images, one a line")
+    parser.add_argument(
+        "--list",
+        dest="listing",
+        type=Path,
+        help="of cocostuff27: names of images, one a line; of hub: a CSV file of values and names",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--out", type=Path, help="a folder of Parquet files; default: runs/DATASET-SPLIT.parquet")
     parser.add_argument("--model", help="pocket, a folder or a hub id; default: $DIFFSEG_MODEL, else pocket")

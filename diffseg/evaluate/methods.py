@@ -1,10 +1,12 @@
 """What can be evaluated: names, the models behind them, and the settings that each takes."""
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor
@@ -13,14 +15,34 @@ from .. import POINTS, baselines
 from ..datasets import Dataset, Sample, read_truths
 from ..dino import DINO, DINO_POINTS, DinoSegPipeline
 from ..merging import anchor_distances
+from ..models.captioner import BLIP, Captioner
+from ..models.loading import find_model
 from ..models.paths import POCKET
 from ..pipeline import DiffSegPipeline
 
 Attention = Float[Tensor, "h w h w"]
-Segmentations = Iterator[Integer[Any, "size size"]]  # segment ids from 0 on, for one setting after the other
+Segmentations = Iterator[Any]  # for one setting after the other: segment ids [size, size] from 0 on, or `Named`
 
 #: One value of the number that a method is tried with, such as DiffSeg's threshold; None: the method's own choice.
 Setting = Real | None
+
+
+@dataclass(frozen=True)
+class Named:
+    """Segments with names.
+
+    Attributes:
+        labels: segment ids from 0 on.
+        words: words[segment id]; empty if there was no word to choose from.
+    """
+
+    labels: Integer[Any, "size size"]
+    words: Sequence[str]
+
+
+def whole(model: Any) -> Mapping[str, Any]:
+    """The parts of a model that is a diffusion model and nothing else."""
+    return {"diffusion": model}
 
 
 @dataclass(frozen=True)
@@ -30,17 +52,23 @@ class Encoder:
     Attributes:
         load: name of a model ("pocket", a folder or a hub id) and device -> the model. Called once in each process.
         encode: model and sample -> anything. Called once for each image, whatever uses it.
+        parts: model -> its parts by their role, whose fingerprints results carry.
 
-    Both must be functions of a module, so that the processes of a cluster can find them by name.
+    All must be functions of a module, so that the processes of a cluster can find them by name.
     """
 
     load: Callable[[str, str], Any]
     encode: Callable[[Any, Sample], Any]
+    parts: Callable[[Any], Mapping[str, Any]] = whole
 
 
 def own_choice(data: Dataset) -> tuple[Setting, ...]:
     """The settings of a method that needs none, or knows its own."""
     return (None,)
+
+
+def no_number(model: Any) -> None:
+    """For methods whose own choice is no number."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +80,16 @@ class Method:
         segment: model, encoding, sample and settings -> for each setting the segment ids, as large as the truth. The
             sample is there for its size, and for methods that are told the number of classes.
         settings: the settings to try on a data set if none are given.
+        resolve: model -> the number that the setting None stands for, so that results carry the number.
+        shared: whether a segment id means the same in all images, as those of methods do that learn one group for each
+            class. Where it does not, segments are grouped by their looks before one matching for all images.
     """
 
     encoder: Encoder
     segment: Callable[[Any, Any, Sample, Sequence[Setting]], Segmentations]
     settings: Callable[[Dataset], tuple[Setting, ...]] = own_choice
+    resolve: Callable[[Any], Setting] = no_number
+    shared: bool = False
 
 
 def load_pipeline(model: str, device: str) -> DiffSegPipeline:
@@ -79,11 +112,38 @@ def dino_attend(pipe: DinoSegPipeline, sample: Sample) -> Attention:
     return pipe.attend(sample.image)
 
 
+def load_captioned(model: str, device: str) -> DiffSegPipeline:
+    """The model behind CAPTIONED, and the captioner that it names."""
+    pipe = load_pipeline(model, device)
+    pipe.captioner = Captioner.from_pretrained(find_model(model, {})[1].captioner or BLIP).to(device)
+    return pipe
+
+
+def diffusion_and_captioner(pipe: DiffSegPipeline) -> Mapping[str, Any]:
+    """Both can change a name."""
+    return {"diffusion": pipe, "captioner": pipe.captioner}
+
+
+def dino_alone(pipe: DinoSegPipeline) -> Mapping[str, Any]:
+    """The parts of a vision transformer."""
+    return {"dino": pipe}
+
+
+def no_parts(model: None) -> Mapping[str, Any]:
+    """Of what needs no model."""
+    return {}
+
+
+def own_threshold(pipe: DiffSegPipeline | DinoSegPipeline) -> Setting:
+    """The threshold that the model's folder names."""
+    return float(pipe.threshold)
+
+
 def no_model(model: str, device: str) -> None:
     """For methods that need nothing but the colours."""
 
 
-def colours(model: None, sample: Sample) -> Image.Image:
+def colours(model: Any, sample: Sample) -> Image.Image:
     """The picture itself."""
     return sample.image
 
@@ -96,6 +156,21 @@ def diffseg(pipe: DiffSegPipeline, attention: Attention, sample: Sample, setting
 def dinoseg(pipe: DinoSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
     """DinoSeg; the settings are thresholds, None is the model's own."""
     return _merge_at(pipe, attention, sample, settings, DINO_POINTS)
+
+
+def with_caption(
+    pipe: DiffSegPipeline, image: Image.Image, sample: Sample, settings: Sequence[Setting]
+) -> Segmentations:
+    """DiffSeg, with the nouns of a caption as names."""
+    return _named(pipe, image, settings, "caption")
+
+
+def with_true_words(
+    pipe: DiffSegPipeline, image: Image.Image, sample: Sample, settings: Sequence[Setting]
+) -> Segmentations:
+    """DiffSeg, with the names of the classes that the truth shows: how well it would name with a perfect caption."""
+    shown = np.intersect1d(sample.truth, range(len(sample.words)))
+    return _named(pipe, image, settings, list(dict.fromkeys(sample.words[index] for index in shown)))
 
 
 def kmeans(pipe: DiffSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
@@ -133,17 +208,22 @@ def no_eps(data: Dataset) -> tuple[Setting, ...]:
 
 #: Aggregated attention of a DiffSegPipeline, for DiffSeg and for whatever else clusters it.
 ATTENTION = Encoder(load_pipeline, attend)
-DINO_ATTENTION = Encoder(load_dino, dino_attend)
-COLOURS = Encoder(no_model, colours)
+DINO_ATTENTION = Encoder(load_dino, dino_attend, dino_alone)
+COLOURS = Encoder(no_model, colours, no_parts)
+#: The picture itself and a model that names masks, with a captioner or without one.
+PICTURE = Encoder(load_pipeline, colours)
+CAPTIONED = Encoder(load_captioned, colours, diffusion_and_captioner)
 
 #: Name on the command line -> method. `register` adds to it.
 METHODS: dict[str, Method] = {
-    "diffseg": Method(ATTENTION, diffseg),
+    "diffseg": Method(ATTENTION, diffseg, resolve=own_threshold),
     "kmeans-c": Method(ATTENTION, kmeans, constant_k),
     "kmeans-s": Method(ATTENTION, kmeans),
     "dbscan": Method(ATTENTION, dbscan, no_eps),
-    "dinoseg": Method(DINO_ATTENTION, dinoseg),
+    "dinoseg": Method(DINO_ATTENTION, dinoseg, resolve=own_threshold),
     "kmeans-rgb": Method(COLOURS, kmeans_rgb),
+    "diffseg+caption": Method(CAPTIONED, with_caption, resolve=own_threshold),
+    "diffseg+true": Method(PICTURE, with_true_words, resolve=own_threshold),
 }
 
 
@@ -182,6 +262,20 @@ def _merge_at(
     for threshold in settings:
         out = pipe.segment(attention, points, threshold=threshold, size=sample.image.width, distances=distances)
         yield out.labels
+
+
+def _named(
+    pipe: DiffSegPipeline, image: Image.Image, settings: Sequence[Setting], words: str | Sequence[str]
+) -> Segmentations:
+    """Masks and names at several thresholds; without words all is one segment that has none."""
+    for threshold in settings:
+        if not words:
+            yield Named(np.zeros((image.height, image.width), int), ())
+            continue
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the caption .* has no noun")
+            out = pipe(image, threshold=threshold, size=image.width, words=words)
+        yield Named(out.labels, out.words)
 
 
 def _clusters(setting: Setting, sample: Sample) -> int:

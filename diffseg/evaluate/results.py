@@ -1,133 +1,100 @@
-"""Results on disk, one small Parquet file per image, and the scores they add up to."""
+"""Results on disk: one small Parquet file per image, which says what it depends on."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..metrics import NUM_CLASSES, PROTOCOLS, SegmentationScore
-from .methods import Setting
+from ..files import portable_name, remove_leftovers, sole_user, write_whole
+from .counting import Key, Row, schema
 
-Key = tuple[str, Setting]  # a method's name and the setting it was tried with
-Row = Mapping[str, Any]
+FORMAT = 2  # of the files; results of another one are not read
 
-_COUNTS = pa.list_(pa.int64(), NUM_CLASSES)  # pixels of each class
 _ABOUT = b"diffseg"  # where the file says what it is about
-
-#: One row is one image, method and setting. What a `SegmentationScore` counts is kept as it is, so that scores over
-#: any images are sums of rows. accuracy and miou are those of the one image, protocol "clean"; NaN if nothing in it is
-#: labelled.
-SCHEMA = pa.schema(
-    [
-        ("image", pa.string()),
-        ("method", pa.string()),
-        ("setting", pa.float64()),
-        ("segments", pa.int32()),
-        ("accuracy", pa.float64()),
-        ("miou", pa.float64()),
-        ("actual", _COUNTS),
-        *((f"{count}_{protocol}", _COUNTS) for protocol in PROTOCOLS for count in ("hits", "predicted")),
-    ]
-)
-
-
-def make_row(image: str, key: Key, labels: Any, truth: Any) -> dict[str, Any]:
-    """Score one segmentation of one image.
-
-    Args:
-        image: its name.
-        key: method and setting.
-        labels: segment ids [size, size], array or tensor.
-        truth: class ids [size, size].
-
-    Raises:
-        ValueError: as `SegmentationScore.update`.
-    """
-    labels = np.asarray(labels)
-    row = {"image": image, "method": key[0], "setting": key[1], "segments": len(np.unique(labels))}
-    scores = {protocol: SegmentationScore(NUM_CLASSES, protocol) for protocol in PROTOCOLS}
-    for protocol, score in scores.items():
-        score.update(labels, truth)
-        row |= {f"hits_{protocol}": score.hits.tolist(), f"predicted_{protocol}": score.predicted.tolist()}
-    clean = scores["clean"]
-    result = clean.compute()
-    return row | {"actual": clean.actual.tolist(), "accuracy": result.accuracy, "miou": result.miou}
-
-
-class Tally:
-    """Scores over images, by method and setting, from the rows of `make_row`."""
-
-    def __init__(self):
-        self._scores: dict[Key, dict[str, SegmentationScore]] = {}
-        self._images: dict[Key, int] = {}
-
-    def add(self, row: Row) -> None:
-        """Count one image."""
-        key = key_of(row)
-        if key not in self._scores:
-            self._scores[key] = {protocol: SegmentationScore(NUM_CLASSES, protocol) for protocol in PROTOCOLS}
-        for protocol, score in self._scores[key].items():
-            score.actual += np.asarray(row["actual"])
-            score.hits += np.asarray(row[f"hits_{protocol}"])
-            score.predicted += np.asarray(row[f"predicted_{protocol}"])
-        self._images[key] = self._images.get(key, 0) + 1
-
-    def table(self) -> pd.DataFrame:
-        """One row per method, setting and protocol: images, accuracy, miou; in the order of names and settings."""
-        lines = []
-        for (method, setting), scores in self._scores.items():
-            for protocol, score in scores.items():
-                result = score.compute()
-                images = self._images[method, setting]
-                lines.append((method, setting, protocol, images, result.accuracy, result.miou))
-        table = pd.DataFrame(lines, columns=["method", "setting", "protocol", "images", "accuracy", "miou"])
-        table = table.astype({"setting": float})  # None becomes NaN, even where there is no number
-        return table.sort_values(["method", "setting", "protocol"], ignore_index=True)
-
-    def best(self) -> str:
-        """The method and setting with the highest mIoU of the paper's protocol so far, in words."""
-        if not self._scores:
-            return ""
-        results = {key: scores["paper"].compute() for key, scores in self._scores.items()}
-        (method, setting), result = max(results.items(), key=lambda pair: np.nan_to_num(pair[1].miou))
-        name = method if setting is None else f"{method}={setting:g}"
-        return f"{name}: ACC {result.accuracy:.3f}, mIoU {result.miou:.3f}"
+_LONGEST = 100  # characters of an image's name that its file takes over as they are
 
 
 class Results:
     """A folder of results that survives a crash at any moment.
 
-    The rows of an image are written to a hidden file first, which then takes its place in one step: a file that can be
-    seen is complete. `pandas.read_parquet(folder)` reads all of them as one table.
+    The rows of an image are written in one step: a file that can be seen is complete. `pandas.read_parquet(folder)`
+    reads all of them as one table.
 
     Args:
         folder: made if it is not there.
-        about: what the results depend on. Every file carries it.
+        about: what the results depend on: data set, split, size, and so on. Every file carries it; a file that
+            differs in any of it is refused.
+        models: fingerprints of the models by their role, such as "diffusion". A file that was made with another model
+            in a role is refused; a role that is new is added.
+        versions: of the packages. A file that was made with others gives a warning.
 
     Raises:
         ValueError: if there is a file in the folder's place.
+        ImportError: if there is no pyarrow.
+        OSError: if the folder cannot be made.
     """
 
-    def __init__(self, folder: str | os.PathLike, about: Mapping[str, Any]):
-        self.folder, self.about = Path(folder).expanduser(), dict(about)
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        about: Mapping[str, Any],
+        models: Mapping[str, str],
+        versions: Mapping[str, str],
+    ):
+        self.folder = Path(folder).expanduser()
+        self.about, self.models, self.versions = {"format": FORMAT, **about}, dict(models), dict(versions)
+        self.schema = schema()
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"out={str(self.folder)!r} is a file; results are a folder. Give another name.")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
-    def read(self) -> pd.DataFrame:
-        """All rows, in the order of the images' names.
+    @property
+    def writable(self) -> bool:
+        """Whether something can be added."""
+        return os.access(self.folder, os.W_OK)
+
+    @contextmanager
+    def sole_use(self) -> Iterator[None]:
+        """No other command may add to the folder meanwhile; one that can only be read needs no such care.
 
         Raises:
-            ValueError: if a file is damaged or about something else.
+            BlockingIOError: if another command is at work in it.
+            OSError: if it cannot be written to.
         """
-        tables = [self._read(file) for file in sorted(self.folder.glob("[!.]*.parquet"))]
-        return pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
+        try:
+            lock = sole_user(self.folder) if self.writable else nullcontext()
+            lock.__enter__()
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        try:
+            if self.writable:
+                remove_leftovers(self.folder)
+            yield
+        finally:
+            lock.__exit__(None, None, None)
+
+    def read(self) -> pd.DataFrame:
+        """All rows, in the order of their files.
+
+        Raises:
+            ValueError: if a file is damaged, or about something else.
+        """
+        import pyarrow as pa
+
+        read = [self._read(file) for file in sorted(self.folder.glob("[!.]*.parquet"))]
+        self._compare_versions([versions for _, _, versions in read])
+        return pa.concat_tables([self.schema.empty_table(), *(table for table, _, _ in read)]).to_pandas()
 
     def add(self, image: str, rows: Sequence[Row]) -> None:
         """Keep the rows of one image, beside those that are there with other methods and settings.
@@ -135,41 +102,90 @@ class Results:
         Raises:
             OSError: if they could not be written; then what was there still is.
         """
-        file = self.folder / f"{image}.parquet"
-        older = self._read(file).to_pylist() if file.exists() else []
-        schema = SCHEMA.with_metadata({_ABOUT: json.dumps(self.about)})
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = self.folder / file_name(image)
+        older, models, versions = self._read(file) if file.exists() else (self.schema.empty_table(), {}, {})
+        new = {key_of(row) for row in rows}
+        kept = [row for row in older.to_pylist() if key_of(row) not in new]
+        known = {"about": self.about, "models": models | self.models, "versions": versions | self.versions}
+        table = pa.Table.from_pylist([*kept, *rows], schema=self.schema.with_metadata({_ABOUT: json.dumps(known)}))
         buffer = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist([*older, *rows], schema=schema), buffer)
-        hidden = self.folder / f".{image}.{os.getpid()}.tmp"
+        pq.write_table(table, buffer)
         try:
-            with open(hidden, "wb") as written:
-                written.write(buffer.getvalue())
-                written.flush()
-                os.fsync(written.fileno())
-            os.replace(hidden, file)
+            write_whole(file, buffer.getvalue().to_pybytes())
         except OSError as error:
             raise OSError(
                 error.errno,
                 f"{error.strerror}. Make room (or out= another place); the images that were done are kept",
                 str(file),
             ) from error
-        finally:
-            hidden.unlink(missing_ok=True)
 
-    def _read(self, file: Path) -> pa.Table:
+    def _read(self, file: Path) -> tuple[Any, dict[str, str], dict[str, str]]:
+        """The rows of a file, and the models and versions that they were made with."""
+        import pyarrow.parquet as pq
+
         try:
             with pq.ParquetFile(file) as opened:
                 table = opened.read()
-            about = json.loads(table.schema.metadata[_ABOUT])
+            known = json.loads(table.schema.metadata[_ABOUT])
+            about, models, versions = known["about"], known["models"], known["versions"]
         except (OSError, ValueError, KeyError, TypeError) as error:  # what pyarrow raises; no metadata, or not ours
             raise ValueError(
-                f"{file} is damaged or not a result ({error}). Delete it: that image is then scored again."
+                f"{file} is damaged or not a result of this version ({error}). Delete it: that image is then scored "
+                "again."
             ) from error
-        if about != self.about:
-            raise ValueError(f"{file} is about {about}, and this run about {self.about}. Give another out=.")
-        return table.replace_schema_metadata()
+        self._compare(file, about, self.about, "was made with")
+        self._compare(file, models, self.models, "was made with the model", common=True)
+        return table.replace_schema_metadata(), models, versions
+
+    def _compare(self, file: Path, found: dict, wanted: dict, said: str, common: bool = False) -> None:
+        """Refuse a file that depends on something else."""
+        names = found.keys() & wanted.keys() if common else found.keys() | wanted.keys()
+        differing = sorted(name for name in names if found.get(name) != wanted.get(name))
+        if differing:
+            parts = (f"{name} {found.get(name)} (this run has {wanted.get(name)})" for name in differing)
+            raise ValueError(
+                f"{file} {said} {', '.join(parts)}: results of both must not be mixed. Give another out=, or delete "
+                "the old results."
+            )
+
+    def _compare_versions(self, found: Sequence[Mapping[str, str]]) -> None:
+        """Warn, once, of results that other versions made."""
+        others = {
+            f"{name} {versions[name]} (now {self.versions[name]})": None
+            for versions in found
+            for name in sorted(versions.keys() & self.versions.keys())
+            if versions[name] != self.versions[name]
+        }
+        if others:
+            warnings.warn(
+                f"some results in {self.folder} were made with {', '.join(others)}: numbers may differ a little from "
+                "those that are computed now. For one version throughout give another out=.",
+                stacklevel=4,
+            )
+
+    def _cannot_write(self, error: OSError) -> OSError:
+        return OSError(
+            error.errno,
+            f"{error.strerror}. Results cannot be kept there; give an out= that can be written to",
+            str(self.folder),
+        )
 
 
 def key_of(row: Row) -> Key:
     """Method and setting of a row, of which pandas makes NaN if there is none."""
     return row["method"], None if pd.isna(row["setting"]) else float(row["setting"])
+
+
+def file_name(image: str) -> str:
+    """The file of an image: its name where every system can have a file of that name, else one that is made from it.
+
+    Names that differ in capitals only are one file on some systems, so those have a mark of their own.
+    """
+    plain = portable_name(image.replace(".", "_") if image.startswith(".") else image)
+    if plain == image and image == image.lower() and image.isascii() and len(image) <= _LONGEST:
+        return f"{image}.parquet"
+    mark = sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain[: _LONGEST // 3]}-{mark}.parquet"

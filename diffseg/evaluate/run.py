@@ -1,36 +1,31 @@
 """A run over a data set: what is missing is computed, what is there is kept."""
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from hashlib import file_digest
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from errno import EROFS
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from .. import IMAGE_SIZE
 from ..datasets import Dataset, UnusableImage
-from ..models.paths import MODEL_VARIABLE, POCKET, resolve_model
+from ..metrics import PROTOCOLS
+from ..models.devices import best_device
+from ..models.fingerprint import LENGTH
+from ..models.paths import MODEL_VARIABLE, POCKET
+from ..models.versions import versions
 from ..progress import silent
-from .methods import Setting, find_method
-from .results import Key, Results, Tally, key_of
-from .workers import Job, Task, work
-
-
-@dataclass(frozen=True)
-class Report:
-    """How a run ended.
-
-    Attributes:
-        scores: one row per method, setting and protocol: images, accuracy, miou.
-        unusable: name of an image -> why it could not be used. The scores are without these; another run tries them
-            again.
-    """
-
-    scores: pd.DataFrame
-    unusable: dict[str, str]
+from .counting import DATASET, Key, is_there
+from .features import FEATURES
+from .methods import Method, Setting, find_method
+from .report import Report
+from .results import Results, file_name, key_of
+from .tables import Tally
+from .workers import Job, Task, load, needs_looks, work
 
 
 def evaluate(
@@ -41,8 +36,14 @@ def evaluate(
     size: int = IMAGE_SIZE,
     device: str | None = None,
     scheduler: str | None = None,
+    protocols: Sequence[str] = PROTOCOLS,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Score methods on a data set, going on from whatever `out` holds already.
+
+    What is there is used again only if nothing has changed that it depends on: the data set, each picture and truth,
+    the weights and settings of every model, the size. A threshold that comes from the model's folder is kept as a
+    number, so a new one there is a new setting. Other versions of the packages give a warning.
 
     Args:
         data: from `diffseg.datasets.open_dataset`.
@@ -53,22 +54,47 @@ def evaluate(
         device: None: a GPU if there is one.
         scheduler: None: this process; "local:N"; or the address of a Dask scheduler, whose workers must see the same
             paths.
+        protocols: "paper", "clean", and "dataset", one matching for all images, which costs a pass through DINO for
+            each image; see `diffseg.metrics.POLICIES`.
+        tell: is told, line by line, what is used again and what will be computed.
 
     Raises:
-        ValueError: for an unknown method, or if `out` is about another data set, model or size.
+        ValueError: for an unknown method or protocol; if `out` is about another data set, model or size; or if a
+            picture has changed.
+        BlockingIOError: if another command is at work in `out`.
         OSError: if a result could not be written. All that were written stay.
     """
+    unknown = set(protocols) - {*PROTOCOLS, DATASET}
+    if unknown or not protocols:
+        raise ValueError(f"protocols={list(protocols)} must be some of {', '.join((*PROTOCOLS, DATASET))}.")
     found = {name: find_method(name) for name in methods}
-    wanted = {name: _settings(given) or found[name].settings(data) for name, given in methods.items()}
-    keys = [(name, setting) for name, settings in wanted.items() for setting in settings]
-    model = _name_model(model)
-    about = {"dataset": data.name, "split": data.split, "model": _identify(model), "size": size}
-    results = Results(out, about)
-    tally, done = _tally(results, data, keys)
-    tasks = [Task(item, _missing(wanted, done.get(item.name, set()))) for item in data]
-    tasks = [task for task in tasks if task.wanted]
+    model, device = _name_model(model), device or (best_device() if scheduler is None else None)
+    wanted, models = _settle(data, methods, found, model, device or "cpu", DATASET in protocols)
+    about = {"dataset": data.name, "split": data.split, "classes": _digest(data.classes), "size": size}
+    results = Results(out, about, models, versions())
+    job = Job(found, model, size, data.spoken, data.words, DATASET in protocols, models, device)
+    with results.sole_use():
+        frame = _chosen(results.read(), data, wanted)
+        done = _done(frame, job)
+        _check_sources(frame, data, results.folder)
+        tasks = [Task(item, _missing(wanted, done.get(item.name, set()))) for item in data]
+        tasks = [task for task in tasks if task.wanted]
+        for line in _summary(data, wanted, done, models, results.folder):
+            tell(line)
+        if tasks and not results.writable:
+            raise OSError(EROFS, "Results cannot be added there; give an out= that can be written to", str(out))
+        unusable = _work_off(tasks, job, scheduler, results, Tally(len(data.classes), _rows(frame)), data)
+        frame = _chosen(results.read(), data, wanted)
+    return Report(
+        frame, data, _keys(wanted), tuple(protocols), unusable, models, {name: found[name].shared for name in found}
+    )
+
+
+def _work_off(
+    tasks: Sequence[Task], job: Job, scheduler: str | None, results: Results, tally: Tally, data: Dataset
+) -> dict[str, str]:
+    """Compute what is missing, and keep it; returns which images could not be used, and why."""
     unusable = {}
-    job = Job(found, model, size, device)
     with (
         tqdm(
             desc=f"{data.name} {data.split}",
@@ -89,45 +115,103 @@ def evaluate(
                     tally.add(row)
             bar.set_postfix_str(tally.best())
             bar.update()
-    return Report(_tally(results, data, keys)[0].table(), unusable)
+    return unusable
+
+
+def _settle(
+    data: Dataset,
+    methods: Mapping[str, Sequence[Setting] | None],
+    found: Mapping[str, Method],
+    model: str,
+    device: str,
+    described: bool,
+) -> tuple[dict[str, tuple[Setting, ...]], dict[str, str]]:
+    """The settings to try, as numbers wherever there is a number, and the fingerprints of the models by their role."""
+    wanted: dict[str, tuple[Setting, ...]] = {}
+    models: dict[str, str] = {}
+    for name, given in methods.items():
+        loaded, fingerprints = load(found[name].encoder, model, device)
+        models |= fingerprints
+        settings = _once(given) or found[name].settings(data)
+        wanted[name] = _once([found[name].resolve(loaded) if value is None else value for value in settings])
+    if described:
+        models |= load(FEATURES, model, device)[1]
+    return wanted, models
 
 
 def _name_model(model: str | os.PathLike | None) -> str:
     """A name that means the same on another machine, which has an environment and a working directory of its own."""
     name = os.fspath(model or os.environ.get(MODEL_VARIABLE) or POCKET)
     folder = Path(name).expanduser()
-    return str(folder.absolute()) if name != POCKET and folder.is_dir() else name
+    return str(folder.absolute()) if name != POCKET and folder.exists() else name
 
 
-def _identify(model: str) -> str:
-    """What distinguishes a model: its name, and a digest of the UNet in a folder, which may be trained anew."""
-    folder = Path(resolve_model(model))
-    if not folder.is_dir():
-        return model
-    digests = []
-    for weights in sorted((folder / "unet").glob("*.safetensors")):
-        with open(weights, "rb") as opened:
-            digests.append(file_digest(opened, "sha256").hexdigest()[:12])
-    return " ".join([folder.name, *digests])
-
-
-def _settings(given: Sequence[Setting] | None) -> tuple[Setting, ...]:
+def _once(given: Sequence[Setting] | None) -> tuple[Setting, ...]:
     """Each setting once, in the order given."""
     settings = () if given is None else given
     return tuple(dict.fromkeys(None if setting is None else float(setting) for setting in settings))
 
 
-def _tally(results: Results, data: Dataset, keys: Sequence[Key]) -> tuple[Tally, dict[str, set[Key]]]:
-    """The scores of what is on disk and belongs to this run, and what is done for each image."""
-    names, tally, done = {item.name for item in data}, Tally(), {}
-    for row in results.read().to_dict("records"):
-        key = key_of(row)
-        if row["image"] in names and key in keys:
-            tally.add(row)
-            done.setdefault(row["image"], set()).add(key)
-    return tally, done
+def _keys(wanted: Mapping[str, tuple[Setting, ...]]) -> list[Key]:
+    return [(name, setting) for name, settings in wanted.items() for setting in settings]
+
+
+def _digest(names: Iterable[str]) -> str:
+    return sha256("\n".join(names).encode()).hexdigest()[:LENGTH]
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.to_dict("records")
+
+
+def _chosen(frame: pd.DataFrame, data: Dataset, wanted: Mapping[str, tuple[Setting, ...]]) -> pd.DataFrame:
+    """The rows that belong to this run, in the order of the data set."""
+    order = {item.name: index for index, item in enumerate(data)}
+    keys = set(_keys(wanted))
+    chosen = [row["image"] in order and key_of(row) in keys for row in _rows(frame[["image", "method", "setting"]])]
+    frame = frame[pd.Series(chosen, index=frame.index, dtype=bool)]
+    return frame.sort_values("image", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def _done(frame: pd.DataFrame, job: Job) -> dict[str, set[Key]]:
+    """What is there for each image. Rows without descriptors are no use where those are needed."""
+    done: dict[str, set[Key]] = {}
+    for row in _rows(frame[["image", "method", "setting", "descriptors", "hits_named"]]):
+        named = is_there(row["hits_named"])
+        if named or is_there(row["descriptors"]) or not needs_looks(job.methods[row["method"]], job):
+            done.setdefault(row["image"], set()).add(key_of(row))
+    return done
+
+
+def _check_sources(frame: pd.DataFrame, data: Dataset, folder: Path) -> None:
+    """Refuse results of a picture or a truth that is no longer what it was; one that is gone is not looked at."""
+    sources = frame.groupby("image").source.unique()
+    for item in data:
+        if item.name in sources.index:
+            with suppress(UnusableImage):
+                if set(sources[item.name]) != {item.digest()}:
+                    raise ValueError(
+                        f"{item.name}: the picture or its truth has changed since it was scored. Delete "
+                        f"{folder / file_name(item.name)} to have it scored again, or give another out=."
+                    )
 
 
 def _missing(wanted: Mapping[str, tuple[Setting, ...]], done: set[Key]) -> dict[str, tuple[Setting, ...]]:
     left = {name: tuple(s for s in settings if (name, s) not in done) for name, settings in wanted.items()}
     return {name: settings for name, settings in left.items() if settings}
+
+
+def _summary(
+    data: Dataset,
+    wanted: Mapping[str, tuple[Setting, ...]],
+    done: Mapping[str, set[Key]],
+    models: Mapping[str, str],
+    folder: Path,
+) -> list[str]:
+    """What is used again and what is computed, and with which models."""
+    lines = [f"{role} model: {name}" for role, name in models.items()]
+    for name, setting in _keys(wanted):
+        there = sum((name, setting) in done.get(item.name, ()) for item in data)
+        label = name if setting is None else f"{name}={setting:g}"
+        lines.append(f"{label}: {there} images from {folder}, {len(data) - there} to compute")
+    return lines
