@@ -10,7 +10,8 @@ from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, ViTModel
+from transformers import AttentionInterface, AutoConfig, ViTModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from diffseg import IMAGE_SIZE, ITERATIONS, THRESHOLD
 from diffseg.arguments import check_threshold
@@ -105,7 +106,7 @@ class DinoSegPipeline:
             _check_config(AutoConfig.from_pretrained(folder, **kwargs), f"name={folder!r}")
             options = {"dtype": torch.float32} | kwargs
             model = ViTModel.from_pretrained(folder, add_pooling_layer=False, **options)
-            processor = AutoImageProcessor.from_pretrained(folder, **kwargs)
+            processor = ViTImageProcessorPil.from_pretrained(folder, **kwargs)
         return cls(model, processor, threshold)
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
