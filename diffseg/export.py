@@ -5,8 +5,6 @@ Everywhere here a segment has its id, label + 1, and 0 is what was not segmented
 
 import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from scipy import ndimage
 from diffseg.colours import colours, colours_by_area, overlay
 from diffseg.files import portable_name, write_whole
 from diffseg.images import at_original
+from diffseg.models.versions import versions
 
 LABELS, OVERLAY, ABOUT = ".labels.png", ".overlay.png", ".json"  # what the names of the files end in
-PACKAGES = ("diffseg", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 Segmented = Any  # a `DiffSegOutput`, whose module imports this one
 
@@ -180,12 +178,6 @@ def as_json(content: Any) -> bytes:
     """The same text for the same content; names that are no Unicode lose the bytes that are not."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return text.encode("utf-8", errors="replace")
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of the packages that can change a result."""
-    return {package: version(package) for package in PACKAGES}
 
 
 # ---- helpers --------------------------------------------------------------------------------------------------------

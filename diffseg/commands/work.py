@@ -15,8 +15,9 @@ from PIL import Image
 
 from diffseg.cluster import WorkersLost, map_on_cluster, own_device
 from diffseg.commands.pictures import Picture
-from diffseg.export import ABOUT, LABELS, OVERLAY, save, versions
+from diffseg.export import ABOUT, LABELS, OVERLAY, save
 from diffseg.models.devices import best_device
+from diffseg.models.versions import versions
 from diffseg.output import DiffSegOutput, plain_settings
 from diffseg.pipeline import DiffSegPipeline
 
