@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers_datasets import DeadlyItem, write_cityscapes
+from helpers_faults import files_no_larger_than
 from helpers_models import tiny_components
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -456,18 +457,6 @@ class TestCutShort:
         assert len(pd.read_parquet(out)) == 2 * len(THRESHOLDS)
         run(data, model, out)
         assert rows(out) == rows(reference[0])
-
-
-@contextmanager
-def files_no_larger_than(count):
-    """The operating system refuses to write more bytes than that to a file, as if the disk were full."""
-    resource = pytest.importorskip("resource", reason="Windows sets no limits on files")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def wait_for_images(out, count):
