@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -17,6 +18,7 @@ from PIL import Image
 
 from diffseg import DiffSegPipeline, widgets
 from diffseg.aggregation import aggregate
+from diffseg.widgets import page
 from diffseg.widgets.canvas import guard, pack_labels
 from diffseg.widgets.controls import read_settings
 from diffseg.widgets.engine import Kept, differing
@@ -476,3 +478,49 @@ def test_a_change_is_small(explorer):
 
 def test_settings_are_read_from_the_controls(explorer):
     assert read_settings(explorer.controls, explorer.state.settings) == explorer.state.settings
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+def unpacked(page):
+    """The data of a page."""
+    text = page.read_text(encoding="utf-8").split('<script type="application/json" id="data">')[1]
+    return json.loads(text.split("</script>")[0])
+
+
+def test_a_page_holds_segments_for_each_threshold_and_attention_in_bytes(pipe, picture, tmp_path):
+    out = pipe(picture, points=4)
+    path = widgets.export(out, tmp_path / "page.html", thresholds=[0.002, 0.0005], title="<Dogs> & more")
+    html = path.read_text(encoding="utf-8")
+    assert "&lt;Dogs&gt; &amp; more" in html and "<!-- " not in html.split("<style>")[1]
+    assert not [each for each in ("http://", "https://", "//cdn", "@import") if each in html]
+    data = unpacked(path)
+    assert [view["threshold"] for view in data["views"]] == [0.0005, 0.002] and data["start"] == 0
+    for view in data["views"]:
+        labels = np.frombuffer(zlib.decompress(b64decode(view["labels"])), np.uint8).reshape(view["size"])
+        assert np.array_equal(labels, pipe.segment(out.attention, 4, threshold=view["threshold"]).labels)
+        assert len(view["names"]) == labels.max() + 1
+    values = np.frombuffer(zlib.decompress(b64decode(data["attention"]["bytes"])), np.uint8)
+    maps = values.reshape(data["attention"]["shape"]) / 255.0
+    whole = out.attention.numpy()
+    top = np.quantile(whole[3, 5], 0.995)
+    np.testing.assert_allclose(maps[3, 5] ** 2, (whole[3, 5] / top).clip(0, 1), atol=1 / 255)
+
+
+def test_thresholds_of_a_page_have_its_own_among_them():
+    for own in (0.337, 1.0, 0.0421):
+        found = page.default_thresholds(own)
+        assert own in found and len(found) > 20 and found == sorted(found)
+        assert min(found) <= own / 9 and max(found) >= 3 * own
+
+
+def test_a_page_must_have_a_picture_and_be_small(pipe, picture, tmp_path, monkeypatch):
+    out = pipe(picture, points=4)
+    monkeypatch.setattr(page, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="fewer thresholds"):
+        widgets.export(out, tmp_path / "page.html", thresholds=[0.001])
+    out.image = None
+    with pytest.raises(ValueError, match="out.image is None"):
+        widgets.export(out, tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """The explorer's buttons and sliders, plain ipywidgets, laid out; what they do stands in `explorer`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from diffseg.widgets.state import Settings, read_words
 
 _TOOLS = (("Segments", "segments"), ("Attention", "attention"), ("Object", "object"), ("Compare A/B", "compare"))
 _STYLE = {"description_width": "92px"}
-_FULL = "100%"
+_FULL = "auto"  # as wide as the column
 
 CSS = """<style>
 .diffseg-explorer { max-width: 1080px; }
@@ -34,9 +35,10 @@ def _slider(kind: type, label: str, hint: str, **options) -> w.Widget:
 
 
 def _threshold_slider(label: str, hint: str, value: float) -> w.FloatLogSlider:
-    return _slider(
-        w.FloatLogSlider, label, hint, base=10, min=-3, max=0.5, step=0.02, value=value, readout_format=".3g"
-    )
+    """From a hundredth of a value to its twentyfold; the value is one of its steps, so that nothing rounds it."""
+    middle, step = math.log10(value), 0.02
+    span = {"base": 10, "min": middle - 100 * step, "max": middle + 65 * step, "step": step}
+    return _slider(w.FloatLogSlider, label, hint, value=value, readout_format=".3g", **span)
 
 
 def title(text: str) -> w.HTML:
@@ -103,7 +105,7 @@ def make_controls(settings: Settings, reach: float, largest_points: int) -> Cont
         ),
         iterations=_slider(w.IntSlider, "passes N", "Passes of merging", min=1, max=8, value=settings.iterations),
         weights=w.VBox([]),
-        paper_weights=button("as in the paper", "Weights in proportion to the side of each layer"),
+        paper_weights=button("As in the paper", "Weights in proportion to the side of each layer"),
         words=w.Text(
             description="words", placeholder="dog, grass, sky, or: caption", continuous_update=False, style=_STYLE,
             layout=w.Layout(width=_FULL),
@@ -132,7 +134,7 @@ def weight_sliders(weights: Mapping[int, float]) -> list[w.FloatSlider]:
     return [
         _slider(
             w.FloatSlider, f"R {side} × {side}", "Weight of all layers of this side", min=0, max=1, step=0.01,
-            value=weight, readout_format=".2f",
+            value=round(weight, 2), readout_format=".2f",
         )
         for side, weight in weights.items()
     ]  # fmt: skip
@@ -157,14 +159,17 @@ def layout(controls: Controls, pictures: w.Widget, small: w.Widget) -> w.VBox:
     c = controls
     sources = w.HBox([c.seed, c.draw, c.upload, c.folder, c.files], layout=w.Layout(**wrap))
     tools = w.HBox([c.tool, c.undo, c.redo, c.everything], layout=w.Layout(**wrap))
-    left = w.VBox([pictures, small, c.said, c.legend], layout=w.Layout(width="532px", max_width=_FULL, flex="0 1 auto"))
+    left = w.VBox(
+        [pictures, small, c.said, c.legend], layout=w.Layout(width="532px", max_width="100%", flex="0 1 auto")
+    )
     selecting = w.VBox([title("Object"), c.kind, c.reach, c.clear])
     comparing = w.VBox([title("Compare"), c.keep])
+    paper = w.HBox([c.paper_weights], layout=w.Layout(padding="2px 0 0 98px"))
     right = w.VBox(
         [
             selecting, comparing,
             title("Settings"), c.threshold, c.points, c.iterations,
-            title("Weights of the resolutions"), c.weights, c.paper_weights,
+            title("Weights of the resolutions"), c.weights, paper,
             title("Words"), c.words,
         ],
         layout=w.Layout(flex="1 1 320px", min_width="300px", max_width="500px"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffseg.colours import Palette, colours_by_area
 
 # Viridis, as in the figures (Smith and van der Walt, 2015): 17 of its 256 colours, evenly spaced; between them linear.
-_VIRIDIS = np.array([
+VIRIDIS = np.array([
     (68, 1, 84), (72, 24, 106), (71, 45, 123), (66, 64, 134), (59, 82, 139),
     (51, 99, 141), (44, 114, 142), (38, 130, 142), (33, 145, 140), (31, 159, 136),
     (39, 173, 129), (61, 188, 116), (92, 200, 99), (129, 211, 77), (170, 220, 50),
@@ -56,10 +56,10 @@ def heat(
     if not np.isfinite(values).all():
         raise ValueError("values holds NaN or infinity; every value of a map must be finite.")
     top = float(values.max()) if top is None else top
-    place = (values / top).clip(0, 1) * (len(_VIRIDIS) - 1) if top > 0 else np.zeros_like(values)
-    low = place.astype(int).clip(max=len(_VIRIDIS) - 2)
+    place = (values / top).clip(0, 1) * (len(VIRIDIS) - 1) if top > 0 else np.zeros_like(values)
+    low = place.astype(int).clip(max=len(VIRIDIS) - 2)
     share = (place - low)[..., None]
-    rgb = _VIRIDIS[low] * (1 - share) + _VIRIDIS[low + 1] * share  # [h, w, 3]
+    rgb = VIRIDIS[low] * (1 - share) + VIRIDIS[low + 1] * share  # [h, w, 3]
     alpha = np.full((*values.shape, 1), 255 * opacity)
     return np.concatenate([rgb, alpha], axis=2).round().astype(np.uint8)
 
