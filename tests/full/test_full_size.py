@@ -11,10 +11,12 @@ import torch
 from benchmarks.bench import MIB, peak_memory
 from benchmarks.full_size import UNETS, full_unet
 from diffseg.aggregation import aggregate
-from diffseg.attention import BLOCK, record_attention
+from diffseg.attention import record_attention
 
 WORDS = 77
-TEMPORARY = 64 * MIB  # what a pass may need for a moment beyond what it keeps: blocks, queries and keys as float32
+TEMPORARY = (
+    64 * MIB
+)  # what a pass may need for a moment beyond what it keeps; all heads of the largest layer are 512 MiB
 
 # Name -> dtype, side of the latent, layers of self-attention as (stage, number, side, heads).
 MODELS = {
@@ -113,4 +115,3 @@ def check_aggregated(layers):
 
 def test_the_models_are_those_of_the_table():
     assert MODELS.keys() == UNETS.keys()
-    assert 4 * 2 * BLOCK["cpu"] < TEMPORARY
