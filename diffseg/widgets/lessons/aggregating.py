@@ -1,6 +1,7 @@
 """Notebook 03: how much each resolution counts, and what becomes of a map and of the masks."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import ipywidgets
 import torch
@@ -147,7 +148,7 @@ def weigh_resolutions(layers: Sequence[RecordedLayer], image: Image.Image, thres
         setting = False
         draw()
 
-    def ask(x: float, y: float, kind: str) -> None:
+    def ask(x: Real, y: Real, kind: str) -> None:
         picture.marks = ring_at(x, y)
         draw_map()
 

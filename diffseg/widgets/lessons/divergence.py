@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import ipywidgets
 import numpy as np
@@ -25,7 +26,7 @@ _COLOURS = [tuple(int(255 * part) for part in colour) for colour in colours(2)] 
 _INK, _FAINT = (32, 33, 36), (218, 220, 224)
 
 
-def set_bar(shares: Shares, index: int, value: float) -> Shares:
+def set_bar(shares: Shares, index: int, value: Real) -> Shares:
     """One share set to a value from 0 to 1; the others shrink or grow in proportion, so that all sum to 1."""
     value = min(max(value, 0.0), 1.0)
     others = np.delete(shares, index)
@@ -48,13 +49,13 @@ def distance(p: Shares, q: Shares) -> float:
     return float(symmetric_kl(torch.tensor(p)[None], torch.tensor(q)[None]))
 
 
-def bar_at(x: float, places: int) -> tuple[int, int]:
+def bar_at(x: Real, places: int) -> tuple[int, int]:
     """Which distribution (0 is p, 1 is q) and which place a point at x, from 0 to 1, is nearest to."""
     slot = min(int(x * places), places - 1)
     return int(x * places - slot >= 0.5), slot
 
 
-def value_at(y: float) -> float:
+def value_at(y: Real) -> float:
     """The share that a bar has which ends at y, from 0 (top of the picture) to 1."""
     return min(max((_FLOOR - y) / (_FLOOR - _CEILING), 0.0), 1.0)
 
@@ -97,7 +98,7 @@ def draw_bars(p: Shares, q: Shares) -> UInt8[np.ndarray, "height width 3"]:
     return np.asarray(sheet)
 
 
-def distributions(p: Sequence[float] = START[0], q: Sequence[float] = START[1]) -> Panel:
+def distributions(p: Sequence[Real] = START[0], q: Sequence[Real] = START[1]) -> Panel:
     """Drag the bars of two distributions: KL in both directions, D and what each place adds to it follow.
 
     Args:
@@ -118,7 +119,7 @@ def distributions(p: Sequence[float] = START[0], q: Sequence[float] = START[1]) 
         bars.picture = encode(draw_bars(*state))
         panel.say(describe(*state))
 
-    def drag(x: float, y: float, phase: str) -> None:
+    def drag(x: Real, y: Real, phase: str) -> None:
         nonlocal grabbed
         if phase == "start":
             grabbed = bar_at(x, len(state[0]))

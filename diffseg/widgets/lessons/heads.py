@@ -1,6 +1,7 @@
 """Notebook 02: the heads of a layer side by side, and how far apart they are at one position."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 import ipywidgets
 import numpy as np
@@ -26,7 +27,7 @@ from diffseg.widgets.lessons.shared import (
 from diffseg.widgets.paint import encode, heat
 
 
-def distances_at(layer: RecordedLayer, x: float, y: float) -> Float[np.ndarray, "heads heads"]:
+def distances_at(layer: RecordedLayer, x: Real, y: Real) -> Float[np.ndarray, "heads heads"]:
     """The distance D (Eq. 5) between the maps of every pair of heads, at the position of a point, nats."""
     place_row, place_column = place_at(x, y, layer.grid)
     probs = layer.probs[:, place_row * layer.grid[1] + place_column].float()  # [heads, keys]
@@ -67,7 +68,7 @@ def table_of(distances: Float[np.ndarray, "heads heads"]) -> str:
 
 
 def draw_heads(
-    maps: Float[Tensor, "heads rows columns"], x: float, y: float, aspect: float = 1
+    maps: Float[Tensor, "heads rows columns"], x: Real, y: Real, aspect: float = 1
 ) -> tuple[Sheet, UInt8[np.ndarray, "height width 3"]]:
     """The heads and their mean, all on one scale: the `Sheet` and its picture."""
     shown = [*maps, maps.mean(dim=0)]
@@ -112,7 +113,7 @@ def compare_heads(layers: Sequence[RecordedLayer], image: Image.Image, threshold
         where = f"Layer {name_of(menu.value, layer)}, {x:.0%} across, {y:.0%} down."
         panel.say(f"{where} {describe_heads(distances, threshold)}")
 
-    def ask(x: float, y: float, kind: str) -> None:
+    def ask(x: Real, y: Real, kind: str) -> None:
         picture.marks = ring_at(x, y)
         draw()
 

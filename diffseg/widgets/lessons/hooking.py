@@ -1,6 +1,7 @@
 """Notebook 01: what a pixel looks at in every layer, and in every head of one."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 import ipywidgets
 from jaxtyping import Float
@@ -27,7 +28,7 @@ from diffseg.widgets.paint import encode
 EVERY = -1  # the choice of all layers
 
 
-def heads_at(layer: RecordedLayer, x: float, y: float) -> Float[Tensor, "heads rows columns"]:
+def heads_at(layer: RecordedLayer, x: Real, y: Real) -> Float[Tensor, "heads rows columns"]:
     """The maps of the position at a point, one for each head that was kept, in multiples of even attention."""
     rows, columns = layer.grid
     place_row, place_column = place_at(x, y, layer.grid)
@@ -35,7 +36,7 @@ def heads_at(layer: RecordedLayer, x: float, y: float) -> Float[Tensor, "heads r
     return times_even(kept[:, place_row * columns + place_column].reshape(-1, rows, columns)).cpu()
 
 
-def map_at(layer: RecordedLayer, x: float, y: float) -> Float[Tensor, "rows columns"]:
+def map_at(layer: RecordedLayer, x: Real, y: Real) -> Float[Tensor, "rows columns"]:
     """The mean of `heads_at`."""
     return heads_at(layer, x, y).mean(dim=0)
 
@@ -45,7 +46,7 @@ def name_of(number: int, layer: RecordedLayer) -> str:
     return f"{number}: {layer.stage} {'x'.join(map(str, layer.grid))}"
 
 
-def describe_layers(layers: Sequence[RecordedLayer], x: float, y: float) -> str:
+def describe_layers(layers: Sequence[RecordedLayer], x: Real, y: Real) -> str:
     """Where the pixel looks hardest, of all layers, in words."""
     peaks = [float(map_at(layer, x, y).max()) for layer in layers]
     most, least = max(range(len(peaks)), key=peaks.__getitem__), min(range(len(peaks)), key=peaks.__getitem__)
@@ -56,7 +57,7 @@ def describe_layers(layers: Sequence[RecordedLayer], x: float, y: float) -> str:
     )
 
 
-def describe_layer(number: int, layer: RecordedLayer, x: float, y: float) -> str:
+def describe_layer(number: int, layer: RecordedLayer, x: Real, y: Real) -> str:
     """One layer in words: where each head looks hardest."""
     heads = heads_at(layer, x, y)
     spots = []
@@ -101,13 +102,13 @@ def look_from_pixel(layers: Sequence[RecordedLayer], image: Image.Image, pipe: D
             picture.show_message("")
         return apart[number]
 
-    def draw_all(x: float, y: float) -> None:
+    def draw_all(x: Real, y: Real) -> None:
         maps = [map_at(layer, x, y) for layer in layers]
         titles = [f"{name_of(n, layer)}, {float(m.max()):.3g}x" for n, (layer, m) in enumerate(zip(layers, maps))]
         show(overview, maps, titles, x, y)
         panel.say(describe_layers(layers, x, y))
 
-    def draw_one(number: int, x: float, y: float) -> None:
+    def draw_one(number: int, x: Real, y: Real) -> None:
         layer = with_heads(number)
         heads = heads_at(layer, x, y)
         maps = [heads.mean(dim=0), *(heads if len(heads) > 1 else ())]
@@ -115,7 +116,7 @@ def look_from_pixel(layers: Sequence[RecordedLayer], image: Image.Image, pipe: D
         show(Sheet(len(maps), *((2, 246) if len(maps) < 5 else (3, 162)), aspect), maps, titles, x, y)
         panel.say(describe_layer(number, layer, x, y))
 
-    def show(form: Sheet, maps: Sequence[Tensor], titles: Sequence[str], x: float, y: float) -> None:
+    def show(form: Sheet, maps: Sequence[Tensor], titles: Sequence[str], x: Real, y: Real) -> None:
         with sheet.hold_sync():
             sheet.width, sheet.picture = form.width, encode(form.draw([shade(m) for m in maps], titles, (x, y)))
             sheet.alt = "Bright is where the pixel looks. " + ", ".join(titles)
@@ -124,12 +125,12 @@ def look_from_pixel(layers: Sequence[RecordedLayer], image: Image.Image, pipe: D
         x, y = picture.marks[0]["x"], picture.marks[0]["y"]
         draw_all(x, y) if menu.value == EVERY else draw_one(menu.value, x, y)
 
-    def choose(x: float, y: float, kind: str) -> None:
+    def choose(x: Real, y: Real, kind: str) -> None:
         number = overview.tile_at(x, y) if menu.value == EVERY else EVERY
         if number is not None:
             menu.value = number
 
-    def ask(x: float, y: float, kind: str) -> None:
+    def ask(x: Real, y: Real, kind: str) -> None:
         picture.marks = ring_at(x, y)
         draw()
 

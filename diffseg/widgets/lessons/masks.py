@@ -1,13 +1,13 @@
 """Notebook 05: proposals compete along a line across the picture."""
 
-from collections.abc import Sequence
 from html import escape
+from numbers import Real
 
 import ipywidgets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from diffseg.colours import Palette, colours_by_area, css_colour
@@ -20,7 +20,7 @@ _SHOWN = 8  # lines that are drawn; the others lie below them
 
 
 def values_along(
-    proposals: Float[Tensor, "proposals h w"], at: float, length: int, across: bool = True
+    proposals: Float[Tensor, "proposals h w"], at: Real, length: int, across: bool = True
 ) -> Float[np.ndarray, "proposals length"]:
     """The enlarged proposals along one line of the picture, in multiples of an even proposal.
 
@@ -41,7 +41,7 @@ def values_along(
     return (enlarged * proposals.shape[1] * proposals.shape[2]).cpu().numpy()
 
 
-def describe_claims(values: Float[np.ndarray, " proposals"], x: float, y: float) -> str:
+def describe_claims(values: Float[np.ndarray, " proposals"], x: Real, y: Real) -> str:
     """Who wins at the cursor, and by how much, in words."""
     order = np.argsort(-values, kind="stable")
     best = values[order[0]]
@@ -60,7 +60,7 @@ def strongest(values: Float[np.ndarray, "proposals length"], shown: int = _SHOWN
     return order[:shown]
 
 
-def draw_chart(values: Float[np.ndarray, "proposals length"], at: float, palette: Palette, title: str) -> str:
+def draw_chart(values: Float[np.ndarray, "proposals length"], at: Real, palette: Palette, title: str) -> str:
     """The claims along the line as an SVG: a line for each of the strongest, winners in a strip below, the cursor.
 
     Args:
@@ -105,7 +105,7 @@ def _draw_line(values: Float[np.ndarray, " length"], top: float, colour: str) ->
     return f'{line}"#fff" stroke-width="5"/>{line}"{colour}" stroke-width="2.5"/>'
 
 
-def _draw_claim(x: float, y: float, number: int, colour: str) -> str:
+def _draw_claim(x: Real, y: Real, number: int, colour: str) -> str:
     """Where one proposal stands at the cursor, with its number on the side where there is room."""
     side, anchor = (9, "start") if x < 0.85 * _WIDTH else (-9, "end")
     return (
@@ -122,9 +122,8 @@ def ticks(top: float) -> list[float]:
     return [float(step * number) for number in range(1, int(top / step) + 1)]
 
 
-def runs(labels: Sequence[int]) -> list[tuple[int, int, int]]:
+def runs(labels: Integer[np.ndarray, " n"]) -> list[tuple[int, int, int]]:
     """(start, end, label) of each stretch of equal labels."""
-    labels = np.asarray(labels)
     edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     return [(start, end, int(labels[start])) for start, end in zip(edges, edges[1:])]
 
@@ -157,7 +156,7 @@ def cursor_line(out: DiffSegOutput) -> Panel:
         picture.marks = [{"x": x, "y": y, "kind": "query"}]
         panel.say(text)
 
-    def follow(x: float, y: float, kind: str = "") -> None:
+    def follow(x: Real, y: Real, kind: str = "") -> None:
         nonlocal place
         place = (x, y)
         draw()

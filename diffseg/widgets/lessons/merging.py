@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 
 import ipywidgets
 import numpy as np
@@ -111,7 +112,7 @@ def merging_steps(
     panel = Panel(picture, [row(tau, step, play), picture], picture=picture, tau=tau, step=step, play=play)
 
     @lru_cache(maxsize=len(tau.options))
-    def merged(value: float):
+    def merged(value: Real):
         stages = stages_of(attention, distances, points, iterations, value)
         return stages, *paint_stages(stages, size)
 

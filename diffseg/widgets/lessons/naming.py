@@ -7,7 +7,6 @@ import ipywidgets
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 from torch import Tensor
 
 from diffseg.colours import Palette, word_colours
@@ -21,6 +20,7 @@ from diffseg.widgets.lessons.shared import (
     Sheet,
     areas_of,
     column,
+    deepest,
     photograph,
     picture_of,
     row,
@@ -101,13 +101,6 @@ def draw_names(named: Named) -> UInt8[np.ndarray, "height width 4"]:
         x = min(max(x, half), max(sheet.width - half, half))  # within the picture
         draw.text((x, y), word, fill="black", stroke_fill="white", stroke_width=3, font=font, anchor="mm")
     return np.asarray(sheet)
-
-
-def deepest(mask: np.ndarray) -> tuple[float, float]:
-    """The point (x, y), pixels, of a mask that is farthest from its edge."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    row_of, column_of = np.unravel_index(depth.argmax(), depth.shape)
-    return float(column_of), float(row_of)
 
 
 def draw_heat(named: Named) -> tuple[Sheet, UInt8[np.ndarray, "height width 3"]]:

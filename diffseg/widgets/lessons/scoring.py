@@ -1,6 +1,7 @@
 """Notebook 09: a toy of three classes and four segments whose borders can be dragged."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import ipywidgets
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from diffseg.colours import Palette, colours
 from diffseg.metrics import PROTOCOLS, UNMATCHED, Score, SegmentationScore, count_overlap, match_segments
 from diffseg.widgets.canvas import Canvas
-from diffseg.widgets.lessons.shared import Panel, column, row
+from diffseg.widgets.lessons.shared import Panel, column, deepest, row
 from diffseg.widgets.paint import encode
 
 NAMES = ("sky", "tree", "road", "car", "boat")  # the picture shows the first three
@@ -52,7 +53,7 @@ def segments_of(borders: Borders) -> Int[np.ndarray, "rows columns"]:
     return np.where(rows < borders.horizon, above, below)
 
 
-def nearest_border(borders: Borders, x: float, y: float) -> str:
+def nearest_border(borders: Borders, x: Real, y: Real) -> str:
     """The name of the border that is nearest to a point from 0 to 1."""
     across, down = x * COLUMNS, y * ROWS
     away = {"horizon": abs(down - borders.horizon)}
@@ -61,7 +62,7 @@ def nearest_border(borders: Borders, x: float, y: float) -> str:
     return min(away, key=away.get)
 
 
-def move_border(borders: Borders, name: str, x: float, y: float) -> Borders:
+def move_border(borders: Borders, name: str, x: Real, y: Real) -> Borders:
     """One border moved to a point; it stays within the picture, where it may leave a segment without a pixel."""
     place = round(y * ROWS) if name == "horizon" else round(x * COLUMNS)
     return replace(borders, **{name: int(place)})
@@ -144,14 +145,13 @@ def _cell(text: str, border: str = "2px solid transparent") -> str:
     return f'<td style="border: {border}; padding: 2px 8px">{text}</td>'
 
 
-def _number(value: float) -> str:
+def _number(value: Real) -> str:
     return "" if np.isnan(value) else f"{value:.2f}"
 
 
-def palettes() -> tuple[Palette, Palette]:
-    """Colours of the classes, and of the segments, all different."""
-    found = colours(len(NAMES) + _SEGMENTS)
-    return found[[0, 2, 1, 7, 8]], found[[3, 4, 5, 6]]
+def toy_colours() -> Palette:
+    """Colours of the classes, then of the segments, all different."""
+    return colours(len(NAMES) + _SEGMENTS)[[0, 2, 1, 7, 8, 3, 4, 5, 6]]
 
 
 def draw_toy(
@@ -162,8 +162,8 @@ def draw_toy(
     sheet = sheet.resize((COLUMNS * _PIXEL, ROWS * _PIXEL), Image.Resampling.NEAREST)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(28)
     for label in np.unique(labels):
-        rows, columns = np.nonzero(labels == label)
-        middle = (np.median(columns) + 0.5) * _PIXEL, (np.median(rows) + 0.5) * _PIXEL
+        x, y = deepest(labels == label)
+        middle = (x + 0.5) * _PIXEL, (y + 0.5) * _PIXEL
         draw.text(middle, names[label], fill="black", stroke_fill="white", stroke_width=3, font=font, anchor="mm")
     if borders is not None:
         level = borders.horizon * _PIXEL
@@ -183,8 +183,8 @@ def draw_toy(
 
 def matching_toy() -> Panel:
     """Drag the borders of four segments: the matching, accuracy and the IoU of both protocols follow."""
-    truth, (class_palette, segment_palette) = draw_truth(), palettes()
-    answer = Canvas(width=_WIDTH, picture=encode(draw_toy(truth, class_palette, NAMES)))
+    truth, palette = draw_truth(), toy_colours()
+    answer = Canvas(width=_WIDTH, picture=encode(draw_toy(truth, palette[: len(NAMES)], NAMES)))
     answer.alt = "The truth: a tree before the sky, on a road."
     found, table = Canvas(width=_WIDTH), ipywidgets.HTML()
     limits = {"sky": COLUMNS, "horizon": ROWS, "road": COLUMNS}
@@ -203,13 +203,13 @@ def matching_toy() -> Panel:
         return Borders(**{name: slider.value for name, slider in sliders.items()})
 
     def draw() -> None:
-        segments = segments_of(borders())
-        found.picture = encode(draw_toy(segments, segment_palette, tuple(map(str, range(_SEGMENTS))), borders()))
+        segments, numbers = segments_of(borders()), tuple(map(str, range(_SEGMENTS)))
+        found.picture = encode(draw_toy(segments, palette[len(NAMES) :], numbers, borders()))
         marks = mark(segments, truth)
         table.value = table_of(marks)
         panel.say(describe_marks(marks))
 
-    def drag(x: float, y: float, phase: str) -> None:
+    def drag(x: Real, y: Real, phase: str) -> None:
         nonlocal grabbed
         if phase == "start":
             grabbed = nearest_border(borders(), x, y)

@@ -1,5 +1,7 @@
 """Notebook 00: the segment under the pointer, and the proposal behind it."""
 
+from numbers import Real
+
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Bool, UInt8
@@ -37,7 +39,7 @@ def describe_segment(out: DiffSegOutput, number: int) -> str:
 def draw_outline(labels: Tensor, number: int) -> UInt8[np.ndarray, "h w 4"]:
     """White lines around one segment, to lay over its proposal."""
     lines = np.zeros((*labels.shape, 4), np.uint8)
-    lines[borders((labels == number).numpy())] = 255
+    lines[borders((labels == number).numpy().astype(np.uint8))] = 255
     return lines
 
 
@@ -57,7 +59,7 @@ def hover_segments(out: DiffSegOutput) -> Panel:
     seen: dict[int, tuple[bytes, bytes, str]] = {}  # each is drawn once
     shown = None
 
-    def show(x: float, y: float) -> None:
+    def show(x: Real, y: Real) -> None:
         nonlocal shown
         number = int(out.labels[place_at(x, y, out.labels.shape)])
         if number == shown:

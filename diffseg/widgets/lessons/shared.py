@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from numbers import Real
 from typing import Any
 
 import ipywidgets
 import numpy as np
-from jaxtyping import Float, Int, Integer, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 from torch import Tensor
 
 from diffseg.output import DiffSegOutput
@@ -37,6 +39,7 @@ class Panel(ipywidgets.VBox):
 
     def __init__(self, canvas: Canvas, rows: Sequence[ipywidgets.Widget], **parts: Any):
         self.canvas, self.parts, self.said = canvas, parts, ipywidgets.HTML()
+        self.said.add_class("diffseg-said")
         for name, part in parts.items():
             setattr(self, name, part)
         super().__init__([*rows, self.said])
@@ -80,6 +83,7 @@ def threshold_slider(own: float) -> ipywidgets.SelectionSlider:
         value=own,
         description="threshold",
         tooltip=f"how near is near, nats; the model's own is {own:.2g}",
+        style={"description_width": "90px"},
     )
 
 
@@ -97,7 +101,7 @@ def picture_of(out: DiffSegOutput) -> Image.Image:
 # ---- places ---------------------------------------------------------------------------------------------------------
 
 
-def place_at(x: float, y: float, grid: Sequence[int]) -> tuple[int, int]:
+def place_at(x: Real, y: Real, grid: Sequence[int]) -> tuple[int, int]:
     """Row and column of the position in a grid of (rows, columns) that a point from 0 to 1 lies in."""
     rows, columns = grid
     return min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
@@ -108,7 +112,7 @@ def middle_of(place: Sequence[int], grid: Sequence[int]) -> tuple[float, float]:
     return (place[1] + 0.5) / grid[1], (place[0] + 0.5) / grid[0]
 
 
-def ring_at(x: float, y: float) -> list[dict[str, Any]]:
+def ring_at(x: Real, y: Real) -> list[dict[str, Any]]:
     """The mark of the pixel that is asked, for a canvas."""
     return [{"x": x, "y": y, "kind": "query"}]
 
@@ -188,14 +192,14 @@ class Sheet:
                 _draw_ring(draw, left + ring[0] * size[0], top + ring[1] * size[1])
         return np.asarray(sheet)
 
-    def tile_at(self, x: float, y: float) -> int | None:
+    def tile_at(self, x: Real, y: Real) -> int | None:
         """The number of the tile at a point from 0 to 1 of the sheet; None where there is none."""
         place, beside = divmod(x * self.width, self.side + _GAP)
         number = int(y * self.height // self._step) * self.columns + int(place)
         return number if beside < self.side and number < self.count else None
 
 
-def _draw_ring(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
+def _draw_ring(draw: ImageDraw.ImageDraw, x: Real, y: Real) -> None:
     for radius, colour, width in ((4.5, (0, 0, 0), 3), (4, _PAPER, 1.5)):
         reach = _SCALE * radius
         draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=round(_SCALE * width))
@@ -212,3 +216,10 @@ def count(number: int, one: str) -> str:
 def areas_of(labels: Integer[np.ndarray | Tensor, "h w"], segments: int) -> Int[np.ndarray, " {segments}"]:
     """Pixels of each segment."""
     return np.bincount(np.asarray(labels).ravel(), minlength=segments)
+
+
+def deepest(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
+    """The point (x, y), pixels, of a mask that is farthest from its edge."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row_of, column_of = np.unravel_index(depth.argmax(), depth.shape)
+    return float(column_of), float(row_of)

@@ -126,7 +126,8 @@ def hyperparameters(
         return score(passes_of(t, points, threshold)[passes - 1], truth)
 
     side = min(attend(TIMESTEP).shape[:2])
-    options = {"continuous_update": False}
+    style = {"description_width": "90px"}
+    options = {"continuous_update": False, "style": style}
     t = ipywidgets.SelectionSlider(
         options=[t for t in TIMESTEPS if t < pipe.scheduler.config.num_train_timesteps],
         value=TIMESTEP, description="time step t", **options,
@@ -134,7 +135,9 @@ def hyperparameters(
     points = ipywidgets.SelectionSlider(
         options=[m for m in SIDES if m <= side], value=min(POINTS, side), description="anchors M", **options
     )
-    passes = ipywidgets.SelectionSlider(options=PASSES, value=ITERATIONS, description="passes N")
+    passes = ipywidgets.SelectionSlider(
+        options=PASSES, value=ITERATIONS, description="passes N", style=options["style"]
+    )
     tau, bars = threshold_slider(pipe.threshold), ipywidgets.HTML()
     usual = result_of(TIMESTEP, points.value, ITERATIONS, pipe.threshold)
     panel = Panel(
