@@ -19,7 +19,7 @@ $(PY) -m ruff format --check .
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks pages lab quick test test-full bench pocket refresh exercises format constraints clean
+.PHONY: help setup notebooks pages lab quick test test-browser test-full bench pocket refresh exercises format constraints clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ quick: $(READY) ## after a change: lint and the fast tests, within a minute
 test: $(READY) ## lint, tests, and every notebook against its committed outputs
 	$(LINT)
 	$(PYTEST) --durations=15
+
+test-browser: $(READY) ## the live notebooks in JupyterLab and a headless Chromium; screenshots in build/screenshots
+	$(PY) -m pytest tests/browser
 
 test-full: $(READY) ## published architectures at full size, random weights: 8 GB, minutes
 	$(PY) -m pytest tests/full
