@@ -4,22 +4,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from textwrap import shorten
+from types import ModuleType
 from typing import Any
 
-import nltk
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
-from nltk.tokenize import NLTKWordTokenizer
-from textblob import Word
-from textblob.en.taggers import PatternTagger
 from torch import Tensor
 
 from diffseg import IMAGE_SIZE
 from diffseg.attention import RecordedLayer
 from diffseg.masks import relabel
 
+_REMEDY = "the nouns of a caption need NLTK and TextBlob: pip install 'diffseg[words]'; a list of words needs neither."
 _TAGGER_DATA = "taggers/averaged_perceptron_tagger_eng/"
 _LEADS = (["in"], ["on"], ["at"], ["to"])
 _POSITION_NOUNS = {"back", "bottom", "center", "centre", "end", "front", "left", "middle", "right", "side", "top"}
@@ -59,8 +57,12 @@ def find_nouns(text: str) -> list[Noun]:
     Not counted are nouns that are part of a preposition, as "front" in "in front of". The tagger is NLTK's, as in the
     paper, if its data has been downloaded (`nltk.download("averaged_perceptron_tagger_eng")`), else TextBlob's, which
     needs none.
+
+    Raises:
+        ImportError: if NLTK or TextBlob is missing.
     """
-    spans = list(NLTKWordTokenizer().span_tokenize(text))
+    nltk, textblob = _libraries()
+    spans = list(nltk.tokenize.NLTKWordTokenizer().span_tokenize(text))
     words = [text[start:end].lower() for start, end in spans]
     tags = [tag if tag.startswith("NN") and word.isalpha() else "" for word, tag in _tag(words)]
     counted = [bool(tag) and not _is_preposition(words, index) for index, tag in enumerate(tags)]
@@ -68,7 +70,7 @@ def find_nouns(text: str) -> list[Noun]:
     for is_noun, run in groupby(range(len(words)), counted.__getitem__):
         if is_noun:
             *before, last = indices = list(run)
-            head = str(Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
+            head = str(textblob.Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
             name = " ".join([*(words[index] for index in before), head])
             found.setdefault(name, []).append((spans[indices[0]][0], spans[last][1]))
     return [Noun(name, tuple(occurrences)) for name, occurrences in found.items()]
@@ -214,12 +216,23 @@ def name_masks(
     return {"labels": labels.cpu(), "proposals": proposals.cpu(), **named}
 
 
+def _libraries() -> tuple[ModuleType, ModuleType]:
+    """NLTK and TextBlob, which nothing but the nouns of a caption needs."""
+    try:
+        import nltk.tokenize
+        import textblob.en.taggers
+    except ImportError as error:
+        raise ImportError(_REMEDY) from error
+    return nltk, textblob
+
+
 def _tag(words: list[str]) -> list[tuple[str, str]]:
     """Each word with its Penn tag."""
+    nltk, textblob = _libraries()
     try:
         nltk.data.find(_TAGGER_DATA)
     except LookupError:
-        return PatternTagger().tag(" ".join(words), tokenize=False)
+        return textblob.en.taggers.PatternTagger().tag(" ".join(words), tokenize=False)
     return nltk.pos_tag(words)
 
 

@@ -1,6 +1,7 @@
 """ADE20K, Pascal VOC, SUN RGB-D, any folder and the hub: small trees in their real layout and encoding."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -126,6 +127,13 @@ class TestSunRgbd:
         before = data.items[0].digest()
         assert before == data.items[0].digest() != data.items[1].digest()
         assert pickle.loads(pickle.dumps(data.items[1])) == data.items[1]
+
+    def test_without_h5py(self, tmp_path, monkeypatch):
+        pytest.importorskip("h5py")
+        write_sunrgbd_matlab(tmp_path, ["test"])
+        monkeypatch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(ImportError, match=r"SUNRGBD2Dseg.mat needs h5py: pip install 'diffseg\[sunrgbd\]'"):
+            open_dataset("sunrgbd", tmp_path)
 
     def test_what_is_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no jpg files in .*SUNRGBD-test_images.*Unpack SUNRGBD.zip"):
@@ -277,6 +285,11 @@ class TestHub:
             open_dataset("hub", folder, "tune", tmp_path / "names.csv")
         with pytest.raises(OSError, match="could not be loaded as a data set of the hub"):
             open_dataset("hub", "nobody/nothing", listing=tmp_path / "names.csv")
+
+    def test_without_the_package(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(ImportError, match=r"pip install 'diffseg\[hub\]'"):
+            open_dataset("hub", "owner/name")
 
     def test_a_row_beyond_the_end(self, root, tmp_path):
         from dataclasses import replace

@@ -536,6 +536,11 @@ class TestErrors:
         with pytest.raises(ImportError, match=r"scheduler='local:2' needs Dask: pip install 'diffseg\[cluster\]'"):
             run(data, model, tmp_path / "out", scheduler="local:2")
 
+    def test_without_pyarrow(self, data, model, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(ImportError, match=r"need pyarrow: pip install 'diffseg\[evaluate\]'"):
+            run(data, model, tmp_path / "out")
+
     def test_an_error_of_the_operating_system_keeps_its_number(self, tmp_path):
         results = Results(tmp_path / "out", {}, {}, {})
         with files_no_larger_than(10), pytest.raises(OSError) as caught:

@@ -1,5 +1,7 @@
 """Names for masks: nouns, their tokens, Eq. 9 to 11, and the pipeline's `words`."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from helpers_models import tiny_components
 from PIL import Image
 from scipy.ndimage import zoom
 
-from diffseg import DiffSegPipeline, semantics
+from diffseg import DiffSegPipeline
 from diffseg.attention import RecordedLayer
 from diffseg.pocket import scene
 from diffseg.pocket.training.text import build_tokenizer
@@ -55,13 +57,21 @@ def test_nouns_of_a_scene_are_what_can_be_seen(seed):
 
 def test_the_taggers_of_both_libraries_are_asked_alike(monkeypatch):
     """With NLTK's data there, NLTK's tagger is taken, and gets the same words."""
+    import nltk
+
     asked = []
-    monkeypatch.setattr(semantics.nltk.data, "find", lambda path: path)
-    monkeypatch.setattr(
-        semantics.nltk, "pos_tag", lambda words: asked.append(words) or [(word, "NNP") for word in words]
-    )
+    monkeypatch.setattr(nltk.data, "find", lambda path: path)
+    monkeypatch.setattr(nltk, "pos_tag", lambda words: asked.append(words) or [(word, "NNP") for word in words])
     assert [noun.word for noun in find_nouns("Tom, a cat.")] == ["tom", "a cat"]
     assert asked == [["tom", ",", "a", "cat", "."]]
+
+
+@pytest.mark.parametrize("library", ["nltk", "textblob"])
+def test_only_captions_need_libraries_for_language(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    assert name_words(["car"])[0] == "car"
+    with pytest.raises(ImportError, match=r"pip install 'diffseg\[words\]'"):
+        find_nouns("A car")
 
 
 def test_words_of_a_vocabulary():
