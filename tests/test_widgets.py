@@ -194,6 +194,7 @@ def test_an_object_is_what_is_near_a_positive_and_farther_from_every_negative_cl
     larger = select(attention, positive, negative, reach, size=(50, 60))
     centres = larger.view(5, 10, 6, 10)[:, 4:6, :, 4:6].float().mean((1, 3))
     assert (centres.round().bool() == found).float().mean() > 0.9 and larger.shape == (50, 60)
+    assert select(attention, positive, negative, reach, size=40).shape == (40, 40)
 
 
 def test_positions_and_places():

@@ -8,7 +8,7 @@ import ipywidgets as w
 
 from diffseg.widgets.state import Settings, read_words
 
-_TOOLS = (("Segments", "segments"), ("Attention", "attention"), ("Object", "object"), ("Compare A/B", "compare"))
+_TOOLS = (("Segments", "segments"), ("Attention", "attention"), ("Object", "object"), ("Compare", "compare"))
 _STYLE = {"description_width": "92px"}
 _FULL = "auto"  # as wide as the column
 
@@ -162,8 +162,8 @@ def layout(controls: Controls, pictures: w.Widget, small: w.Widget) -> w.VBox:
     left = w.VBox(
         [pictures, small, c.said, c.legend], layout=w.Layout(width="532px", max_width="100%", flex="0 1 auto")
     )
-    selecting = w.VBox([title("Object"), c.kind, c.reach, c.clear])
-    comparing = w.VBox([title("Compare"), c.keep])
+    selecting = w.VBox([title("Object"), c.kind, c.reach, w.HBox([c.clear])])
+    comparing = w.VBox([title("Compare"), w.HBox([c.keep])])
     paper = w.HBox([c.paper_weights], layout=w.Layout(padding="2px 0 0 98px"))
     right = w.VBox(
         [

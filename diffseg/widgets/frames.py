@@ -109,7 +109,11 @@ def selection(picture: Picture, state: State) -> Frame:
         return Frame(Layer(marks=marks), hint)
     mask = picture.select(state).numpy()
     overlay = tint(np.where(mask, 0, -1), _OBJECT, opacity=0.55)
-    said = f"The object covers {mask.mean():.0%} of the picture; its maps are within {state.reach:.3g} nats."
+    on, beside = len(state.places("positive")), len(state.places("negative"))
+    said = (
+        f"The object covers {mask.mean():.0%} of the picture: {on} click{'s'[: on != 1]} on it, {beside} beside it, "
+        f"maps within {state.reach:.3g} nats."
+    )
     return Frame(Layer(overlay, marks=marks), said)
 
 

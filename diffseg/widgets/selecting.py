@@ -82,7 +82,7 @@ def select(
         ValueError: without a positive place, or for a place outside of the picture.
     """
     maps = attention if isinstance(attention, Maps) else prepare(attention)
-    height, width = maps.grid if size is None else check_sides("size", tuple(size) if size else size, "In pixels.")
+    height, width = maps.grid if size is None else check_sides("size", size, "In pixels.")
     reach = check_threshold(reach)
     if not positive:
         raise ValueError(f"positive={list(positive)!r} has no place; pass one on the object, such as [(0.5, 0.5)].")
