@@ -19,7 +19,7 @@ $(PY) -m ruff format --check .
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks pages lab quick test test-browser test-full bench pocket refresh exercises format constraints clean
+.PHONY: help setup notebooks pages lab quick test test-browser test-full bench pocket results refresh exercises format constraints clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: $(READY) ## time and memory of each stage
 
 pocket: $(READY) ## train the embedded models again
 	$(PY) -m diffseg.pocket.training all
+
+results: $(READY) ## the tables in data/results, anew where models have changed: hours, goes on where it stopped
+	$(PY) -m diffseg.results
 
 refresh: $(READY) ## run every notebook, store its outputs in the file, make the exercises anew
 	$(PY) tools/run_notebooks.py --inplace

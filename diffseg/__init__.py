@@ -33,8 +33,8 @@ _PUBLIC = {
     "pipeline": ["DiffSegPipeline"],
 }
 _MODULES = {
-    *_PUBLIC, "backbones", "baselines", "check", "colours", "datasets", "diffuse", "evaluate", "figures", "models",
-    "pocket", "progress", "semantics", "sweeps", "widgets",
+    *_PUBLIC, "backbones", "baselines", "boundaries", "check", "colours", "datasets", "diffuse", "evaluate", "figures",
+    "models", "pocket", "progress", "results", "semantics", "sweeps", "widgets",
 }  # fmt: skip
 
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, _MODULES, _PUBLIC)

@@ -23,12 +23,12 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 LAYERS = (
     {"arguments", "files", "models.paths", "models.quiet", "models.versions", "progress"},
     {"pocket"},
-    {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics"}
+    {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics", "beyond"}
     | {"backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export", "colours"},
     {"models"},
     {"pipeline"},
     {"dino", "sweeps", "cluster", "evaluate"},
-    {"commands", "__main__"},
+    {"commands", "__main__", "results"},
     {"pocket.training"},
     {"figures"},
     {"widgets"},
