@@ -77,16 +77,16 @@ class TestMaking:
     def making(self, tmp_path):
         said = []
 
-        def go(name="noises", scenes=2):
+        def go(name="heads", scenes=2):
             files = make(name, tmp_path / "out", tmp_path / "work", scenes, SIZE, said.append)
             return [file.read_bytes() for file in files], said[-1]
 
-        go.work = tmp_path / "work" / "noises"
+        go.work = tmp_path / "work" / "heads"
         return go
 
     def test_goes_on_where_it_stopped(self, making):
         first, said = making()
-        assert said == f"noises: 0 scenes from {making.work}, 2 computed"
+        assert said == f"heads: 0 scenes from {making.work}, 2 computed"
         (making.work / "1000001.json").unlink()  # as if it had been stopped before this one
         again, said = making()
         assert again == first and said.endswith(f"1 scenes from {making.work}, 1 computed")
@@ -99,7 +99,7 @@ class TestMaking:
         kept = json.loads(file.read_text())
         kept["about"][change] = "another"
         for row in kept["rows"]:
-            row["accuracy"] = 2
+            row["nats"] = 2
         file.write_text(json.dumps(kept))
         again, said = making()
         assert again == first and said.endswith("1 computed")
