@@ -130,8 +130,8 @@ def comparison(picture: Picture, state: State) -> Frame:
     main = _labelled(after, recoloured, name_segments(after), pixels)
     other = _labelled(before, palette, name_segments(before), pixels)
     said = (
-        f"A has {len(before.proposals)} segments, B {len(after.proposals)}; they differ on {pixels.mean():.1%} of the "
-        "pixels, which are striped."
+        f"A, left, has {len(before.proposals)} segments, B {len(after.proposals)}; they differ on "
+        f"{pixels.mean():.1%} of the pixels, which are striped."
     )
     return Frame(main, said, other)
 
