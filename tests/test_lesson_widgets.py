@@ -376,7 +376,7 @@ def test_a_line_is_that_of_the_enlarged_proposals(index, across):
 def test_the_line_follows_the_pointer(out):
     panel = widgets.cursor_line(out)
     assert healthy(panel)
-    with Changes((panel.chart, "value"), (panel.canvas, "alt")) as changes:
+    with Changes((panel.chart, "value"), (panel.canvas, "alt"), (panel.picture, "overlay")) as changes:
         send(panel.picture, "hover", x=10.5 / SIDE, y=50.5 / SIDE)
     assert all(changes.found) and f"proposal {int(out.labels[50, 10])} wins" in panel.canvas.alt
     with Changes((panel.chart, "value")) as changes:
@@ -385,6 +385,15 @@ def test_the_line_follows_the_pointer(out):
     drawing = ElementTree.fromstring(panel.chart.value)
     assert drawing.get("role") == "img" and "wins" in drawing.get("aria-label")
     assert len(drawing.findall("rect")) == len(masks.runs(suppress(out.proposals, SIDE)[:, 10].numpy()))
+
+
+def test_the_line_is_drawn_where_it_runs():
+    clear = np.zeros((40, 30, 4), np.uint8)
+    for across, place in ((True, 20), (False, 15)):
+        drawn = masks.draw_line_on(clear, 0.5, across)[..., 3].astype(bool)
+        rows = np.nonzero(drawn if across else drawn.T)[0]
+        assert set(rows.tolist()) == {place - 1, place} and not clear.any()
+    assert masks.draw_line_on(clear, 1.0, True)[39].any() and masks.draw_line_on(clear, 0.0, True)[0].any()
 
 
 def test_lead_and_ticks():

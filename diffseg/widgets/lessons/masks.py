@@ -7,15 +7,16 @@ import ipywidgets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
 from diffseg.colours import Palette, colours_by_area, css_colour
 from diffseg.output import DiffSegOutput
-from diffseg.widgets.lessons.shared import Panel, column, photograph, picture_of, place_at, row
+from diffseg.widgets.lessons.shared import Panel, column, photograph, picture_of, place_at, ring_at, row
 from diffseg.widgets.paint import encode, tint
 
 _WIDTH, _HEIGHT, _STRIP = 480, 240, 14  # css pixels: the chart, and the strip of winners below it
+_DASH = 8  # pixels of the picture
 _SHOWN = 8  # lines that are drawn; the others lie below them
 
 
@@ -69,7 +70,7 @@ def draw_chart(values: Float[np.ndarray, "proposals length"], at: Real, palette:
         palette: a colour for each proposal.
         title: what the chart shows, for those who hear it.
     """
-    top, length = max(float(values.max()), 1e-6) * 1.05, values.shape[1]
+    top, length = max(float(values.max()), 1e-6) * 1.1, values.shape[1]
     chosen = strongest(values)[::-1]  # the first ones are drawn last, on top
     here = values[:, min(int(at * length), length - 1)]
     parts = [_draw_level(level, top) for level in ticks(top)]
@@ -82,8 +83,10 @@ def draw_chart(values: Float[np.ndarray, "proposals length"], at: Real, palette:
         )
     x, bottom = at * _WIDTH, _HEIGHT + _STRIP
     parts.append(f'<path d="M{x:.1f} 0V{bottom}" stroke="#202124" stroke-dasharray="4 3"/>')
+    named = np.argsort(-here, kind="stable")[:2]  # the winner and the next; the numbers of more would overlap
     for number in chosen:
-        parts.append(_draw_claim(x, _HEIGHT * (1 - here[number] / top), number, css_colour(palette[number])))
+        height = _HEIGHT * (1 - here[number] / top)
+        parts.append(_draw_claim(x, height, str(number) if number in named else "", css_colour(palette[number])))
     return (
         f'<svg viewBox="0 0 {_WIDTH} {bottom}" width="{_WIDTH}" role="img" aria-label="{escape(title)}" '
         f'style="max-width: 100%; background: #fff; font: 12px system-ui, sans-serif">{"".join(parts)}</svg>'
@@ -105,14 +108,26 @@ def _draw_line(values: Float[np.ndarray, " length"], top: float, colour: str) ->
     return f'{line}"#fff" stroke-width="5"/>{line}"{colour}" stroke-width="2.5"/>'
 
 
-def _draw_claim(x: Real, y: Real, number: int, colour: str) -> str:
-    """Where one proposal stands at the cursor, with its number on the side where there is room."""
+def _draw_claim(x: Real, y: Real, name: str, colour: str) -> str:
+    """Where one proposal stands at the cursor, with its name on the side where there is room."""
     side, anchor = (9, "start") if x < 0.85 * _WIDTH else (-9, "end")
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}" stroke="#202124"/>'
         f'<text x="{x + side:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}" stroke="#fff" stroke-width="3" '
-        f'paint-order="stroke">{number}</text>'
+        f'paint-order="stroke">{name}</text>'
     )
+
+
+def draw_line_on(
+    tinted: UInt8[np.ndarray, "height width 4"], at: Real, across: bool
+) -> UInt8[np.ndarray, "height width 4"]:
+    """The tinted segments with the line on them, in dashes of black and white."""
+    drawn = tinted.copy()
+    lines = drawn if across else drawn.transpose(1, 0, 2)
+    place = min(int(at * len(lines)), len(lines) - 1)
+    dashes = np.where(np.arange(lines.shape[1]) // _DASH % 2, 255, 0).astype(np.uint8)
+    lines[max(place - 1, 0) : place + 1] = np.stack([dashes, dashes, dashes, np.full_like(dashes, 255)], axis=1)
+    return drawn
 
 
 def ticks(top: float) -> list[float]:
@@ -138,7 +153,7 @@ def cursor_line(out: DiffSegOutput) -> Panel:
         ValueError: for an output without its picture.
     """
     palette = colours_by_area(out.labels)
-    picture = photograph(picture_of(out), 360, overlay=encode(tint(out.labels, palette)))
+    picture, tinted = photograph(picture_of(out), 360), tint(out.labels, palette)
     direction = ipywidgets.ToggleButtons(
         options=[("across", True), ("down", False)], description="line", style={"button_width": "auto"}
     )
@@ -153,7 +168,7 @@ def cursor_line(out: DiffSegOutput) -> Panel:
         values = values_along(out.proposals, at, length, direction.value)
         text = describe_claims(values[:, place_at(along, 0, (1, length))[1]], x, y)
         chart.value = draw_chart(values, along, palette, f"The proposals' values along the line. {text}")
-        picture.marks = [{"x": x, "y": y, "kind": "query"}]
+        picture.overlay, picture.marks = encode(draw_line_on(tinted, at, direction.value)), ring_at(x, y)
         panel.say(text)
 
     def follow(x: Real, y: Real, kind: str = "") -> None:
