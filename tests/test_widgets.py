@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import zlib
 from base64 import b64decode
 from dataclasses import replace
@@ -104,6 +106,13 @@ def test_every_trait_reaches_the_browser():
     wanted = "picture overlay labels label_size names marks cursor width smooth alt message level listens"
     assert set(wanted.split()) < set(state) and "_esm" in state and "_css" in state
     assert "http" not in state["_esm"].replace("http://www.w3.org", "") and "@import" not in state["_css"]
+
+
+def test_without_anywidget_the_remedy_is_named():
+    script = "import sys; sys.modules['anywidget'] = None; from diffseg import widgets; widgets.Canvas"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode and "ImportError: diffseg.widgets needs the package anywidget" in done.stderr
+    assert "pip install anywidget" in done.stderr
 
 
 def test_events_go_to_who_asked_for_them():
