@@ -35,6 +35,6 @@ def load(name: str) -> pd.DataFrame:
     file = folder() / f"{name}.csv"
     if not file.is_file():
         raise ValueError(f"name={name!r} must be one of {', '.join(names())}; `make results` makes the tables.")
-    table = pd.read_csv(file, dtype={"scene": "string"}, float_precision="round_trip")
+    table = pd.read_csv(file, dtype={"scene": "string"})
     table.attrs = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     return table
