@@ -383,6 +383,19 @@ class TestWork:
         assert told[0].startswith("diffusion model: ") and len(told[0].split()[-1]) == 12
         assert told[1] == f"diffseg=0.001: 0 images from {tmp_path / 'out'}, {IMAGES} to compute"
 
+    def test_tables_and_a_comparison(self, root, model, tmp_path, capsys):
+        pair = [f"diffseg={THRESHOLDS[0]:g}", f"diffseg={THRESHOLDS[2]:g}"]
+        options = ["--limit", 2, "--tables", tmp_path / "tables", "--protocol", "clean", "--compare", *pair]
+        assert main(arguments(root, model, tmp_path / "out", *options)) == DONE
+        printed = capsys.readouterr().out
+        report = run(open_dataset("cityscapes", root).head(2), model, tmp_path / "out", protocols=("clean",))
+        for name in ("scores", "classes", "sizes", "images"):
+            written = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
+            pd.testing.assert_frame_equal(written, getattr(report, name), check_dtype=False)
+        assert f"{pair[0]} minus {pair[1]}, on the same images:" in printed
+        row = report.compare(*pair).query("score == 'miou'").iloc[0]
+        assert ["clean", "miou", "2", f"{row.difference:+.4f}"] in [line.split()[:4] for line in printed.splitlines()]
+
     def test_pocket_scenes_need_no_folder(self, model, tmp_path, capsys):
         given = ["--limit", "1", "--model", str(model), "--size", str(SIZE), "--out", str(tmp_path / "out")]
         assert main(given) == DONE
