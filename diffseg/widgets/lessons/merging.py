@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from numbers import Real
 
 import ipywidgets
 import numpy as np
@@ -62,13 +61,12 @@ def stages_of(
     ]
 
 
-def paint_stages(stages: Sequence[Stage], size: tuple[int, int]) -> tuple[list[Int[np.ndarray, "h w"]], Palette]:
-    """Who wins each pixel after each pass, and a colour for each final proposal, by its area."""
-    labels = [suppress(stage.maps, size).cpu().numpy() for stage in stages]
-    areas = areas_of(labels[-1], len(stages[-1].maps))
-    palette = np.empty((len(areas), 3))
-    palette[np.argsort(-areas, kind="stable")] = colours(len(areas))
-    return labels, palette
+def family_colours(labels: Int[np.ndarray, "height width"], proposals: int) -> Palette:
+    """A colour for each final proposal, by the area that it wins."""
+    areas = areas_of(labels, proposals)
+    palette = np.empty((proposals, 3))
+    palette[np.argsort(-areas, kind="stable")] = colours(proposals)
+    return palette
 
 
 def describe_stage(number: int, stages: Sequence[Stage], labels: Int[np.ndarray, "h w"], threshold: float) -> str:
@@ -112,15 +110,19 @@ def merging_steps(
     panel = Panel(picture, [row(tau, step, play), picture], picture=picture, tau=tau, step=step, play=play)
 
     @lru_cache(maxsize=len(tau.options))
-    def merged(value: Real):
-        stages = stages_of(attention, distances, points, iterations, value)
-        return stages, *paint_stages(stages, size)
+    def stages_at(value: float) -> list[Stage]:
+        return stages_of(attention, distances, points, iterations, value)
+
+    @lru_cache(maxsize=len(tau.options) * iterations)
+    def labels_of(value: float | None, number: int) -> np.ndarray:
+        return suppress(stages_at(tau.value if value is None else value)[number].maps, size).cpu().numpy()
 
     def draw() -> None:
-        stages, labels, palette = merged(tau.value)
-        family = stages[step.value].family.cpu().numpy()
-        picture.overlay = encode(tint(labels[step.value], palette[family], opacity=0.55))
-        panel.say(describe_stage(step.value, stages, labels[step.value], tau.value))
+        number, stages = step.value, stages_at(tau.value)
+        labels = labels_of(tau.value if number else None, number)  # the anchors' own maps know of no threshold
+        palette = family_colours(labels_of(tau.value, iterations), len(stages[-1].maps))
+        picture.overlay = encode(tint(labels, palette[stages[number].family.cpu().numpy()], opacity=0.55))
+        panel.say(describe_stage(number, stages, labels, tau.value))
 
     panel.when(tau, step, do=draw)
     draw()
