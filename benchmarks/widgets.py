@@ -112,7 +112,7 @@ def main() -> None:
         watched.page.goto(lab.address("11_explore.ipynb"))
         watched.run(2)
         watched.page.wait_for_selector(".diffseg-explorer img.diffseg-overlay[src]")
-        watched.page.evaluate(SCRIPT)
+        watched.page.evaluate(f"() => {{ {SCRIPT} }}")
         session.settle()
         found = measure(session, options.repeat)
         browser.close()
