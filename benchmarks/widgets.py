@@ -60,7 +60,7 @@ class Session:
         self.bytes += len(payload)
 
     def press(self, name: str) -> None:
-        self.page.locator(f".diffseg-explorer button:has-text('{name}')").click()
+        self.page.locator(f".diffseg-explorer button:has-text('{name}')").first.click()
         self.settle()
 
     def settle(self) -> None:
