@@ -83,10 +83,10 @@ def draw_chart(values: Float[np.ndarray, "proposals length"], at: Real, palette:
         )
     x, bottom = at * _WIDTH, _HEIGHT + _STRIP
     parts.append(f'<path d="M{x:.1f} 0V{bottom}" stroke="#202124" stroke-dasharray="4 3"/>')
-    named = np.argsort(-here, kind="stable")[:2]  # the winner and the next; the numbers of more would overlap
+    winner = int(here.argmax())  # it alone has its number: those of more would overlap
     for number in chosen:
         height = _HEIGHT * (1 - here[number] / top)
-        parts.append(_draw_claim(x, height, str(number) if number in named else "", css_colour(palette[number])))
+        parts.append(_draw_claim(x, height, str(number) if number == winner else "", css_colour(palette[number])))
     return (
         f'<svg viewBox="0 0 {_WIDTH} {bottom}" width="{_WIDTH}" role="img" aria-label="{escape(title)}" '
         f'style="max-width: 100%; background: #fff; font: 12px system-ui, sans-serif">{"".join(parts)}</svg>'
