@@ -19,7 +19,7 @@ $(PY) -m ruff format --check .
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks pages lab quick test test-browser test-full bench pocket results refresh exercises format constraints clean
+.PHONY: help setup notebooks foreign pages lab quick test test-browser test-full bench pocket results refresh exercises format constraints clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ setup: $(READY) ## prepare .venv with the tested packages
 
 notebooks: $(READY) ## run every notebook, write pages to build/html
 	$(PY) tools/run_notebooks.py --html build/html
+
+foreign: $(READY) ## run every notebook on a small model that is not the embedded one
+	$(PY) tools/foreign_model.py build/foreign
+	DIFFSEG_MODEL=$(CURDIR)/build/foreign HF_HUB_CACHE=$(CURDIR)/build/foreign/hub HF_HUB_OFFLINE=1 \
+		$(PY) tools/run_notebooks.py --html build/html-foreign
 
 pages: $(READY) ## write pages of the outputs that the notebooks hold to build/html
 	$(PY) tools/run_notebooks.py --render --html build/html
