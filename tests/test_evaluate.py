@@ -33,6 +33,7 @@ from diffseg.dino import DinoSegPipeline
 from diffseg.evaluate import ATTENTION, METHODS, Method, Report, Results, Tally, evaluate, register
 from diffseg.evaluate.__main__ import DONE, STOPPED, UNUSABLE, WRONG, main, parse_method
 from diffseg.evaluate.counting import make_row, schema
+from diffseg.files import LOCK
 from diffseg.masks import suppress
 from diffseg.merging import merge
 from diffseg.metrics import PROTOCOLS, SegmentationScore
@@ -456,7 +457,7 @@ class TestCutShort:
         with files_no_larger_than(1000), pytest.raises(OSError, match="Make room .*the images that were done are kept"):
             run(data, model, out)
         assert rows(out) == before
-        assert sorted(path.name for path in out.iterdir()) == [f"{name}.parquet" for name in names(out)]
+        assert sorted(path.name for path in out.iterdir()) == [LOCK, *(f"{name}.parquet" for name in names(out))]
         report = run(data, model, out)
         assert len(encoded) == IMAGES + 1  # the one that could not be written
         assert rows(out) == rows(reference[0])
