@@ -103,10 +103,24 @@ def weigh_sides(sums: SideSums, weights: str | Mapping[int, Real] = "layer") -> 
     Raises:
         ValueError: for weights that make no sense.
     """
-    factors = [factor for factor, count in sums.counts.items() for _ in range(count)]
-    per_layer = layer_weights([min(sums.grid) // factor for factor in factors], weights)
-    by_factor = {factor: weight for factor, weight in zip(factors, per_layer) if weight > 0}
+    by_factor = {factor: weight for factor, weight in _layer_weights_of(sums, weights).items() if weight > 0}
     return _weigh({factor: sums.sums[factor] for factor in by_factor}, by_factor, sums.grid)
+
+
+def side_weights(sums: SideSums, weights: str | Mapping[int, Real] = "layer") -> dict[int, float]:
+    """R of all layers of a side together, for each side from the finest to the coarsest; they sum to 1.
+
+    Raises:
+        ValueError: for weights that make no sense.
+    """
+    per_layer = _layer_weights_of(sums, weights)
+    return {min(sums.grid) // factor: per_layer[factor] * sums.counts[factor] for factor in sorted(per_layer)}
+
+
+def _layer_weights_of(sums: SideSums, weights: str | Mapping[int, Real]) -> dict[int, float]:
+    """R_k of each layer, by the factor of its side; layers of one side have the same."""
+    factors = [factor for factor, count in sums.counts.items() for _ in range(count)]
+    return dict(zip(factors, layer_weights([min(sums.grid) // factor for factor in factors], weights)))
 
 
 def layer_weights(sides: Sequence[int], weights: str | Mapping[int, Real] = "layer") -> list[float]:

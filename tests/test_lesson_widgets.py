@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.special import rel_entr
 
 from diffseg import DiffSegOutput, DiffSegPipeline, aggregate, baselines, image_score, merge, suppress, widgets
+from diffseg.aggregation import side_weights, sum_sides, weigh_sides
 from diffseg.merging import anchor_distances, merge_passes
 from diffseg.metrics import count_overlap
 from diffseg.semantics import find_tokens, name_words, noun_maps
@@ -255,14 +256,15 @@ def test_a_layer_and_a_pixel_are_chosen(apart, layers, image, pipe):
 
 
 def test_weighted_sides_are_what_aggregate_gives(layers):
-    alone = aggregating.by_side(layers)
     maps = [layer.probs for layer in layers]
     size = max(layer.size for layer in layers)
-    for weights in ({side: 1.0 / side for side in alone}, {max(alone): 0.3, min(alone): 0.9}):
+    sums = sum_sides(maps, size)
+    for weights in ({side: 1.0 / side for side in sums.sides}, {max(sums.sides): 0.3, min(sums.sides): 0.9}):
         expected = aggregate(maps, size, weights)
-        assert torch.allclose(aggregating.weighed(alone, weights), expected, rtol=1e-4, atol=1e-8)
+        found = weigh_sides(sums, aggregating.shares(weights))
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-8)
     for reading in ("layer", "resolution"):
-        found = aggregating.weighed(alone, aggregating.weights_of(layers, reading))
+        found = weigh_sides(sums, side_weights(sums, reading))
         assert torch.allclose(found, aggregate(maps, size, reading), rtol=1e-4, atol=1e-8)
 
 

@@ -62,16 +62,6 @@ class Picture:
         self._attention, self._maps, self._distances = Kept(2), Kept(1), Kept(4)
         self._outs, self._nouns = Kept(2), Kept(4)  # outputs hold their attention, so those of few weights
 
-    @property
-    def sides(self) -> tuple[int, ...]:
-        return self.sums.sides
-
-    def paper_weights(self) -> dict[int, float]:
-        """R of all layers of a side together, in proportion to the side of each layer; they sum to 1."""
-        shares = {min(self.sums.grid) // factor: count for factor, count in self.sums.counts.items()}
-        total = sum(side * count for side, count in shares.items())
-        return {side: side * shares[side] / total for side in self.sides}
-
     def attention(self, settings: Settings) -> Float[Tensor, "h w h w"]:
         """The aggregated attention, on the model's device."""
         return self._attention.get(settings.weights, lambda: weigh_sides(self.sums, settings.rule))

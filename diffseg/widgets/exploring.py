@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ipywidgets as w
 
+from diffseg.aggregation import side_weights
 from diffseg.images import ImageLike
 from diffseg.pipeline import DiffSegPipeline
 from diffseg.widgets.canvas import Canvas, guard
@@ -129,7 +130,7 @@ class Explorer(w.VBox):
             c.points.value, c.iterations.value = settings.points, settings.iterations
             typed = settings.words if isinstance(settings.words, str) else ", ".join(settings.words)
             c.words.value = typed
-            weights = dict(settings.weights) if settings.weights is not None else picture.paper_weights()
+            weights = dict(settings.weights) if settings.weights is not None else side_weights(picture.sums)
             names = [f"R {side} × {side}" for side in weights]
             if [slider.description for slider in c.weights.children] != names:
                 c.weights.children = weight_sliders(weights)
