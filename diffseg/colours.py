@@ -30,6 +30,10 @@ _CLASS_COLOURS = (
 _BY_CONTRAST = (23, 4, 0, 3, 17, 24, 22, 9, 26, 18, 8, 15, 5, 11, 14, 12, 10, 6, 2, 7, 19, 20, 25, 1, 21, 16, 13)
 _PALETTE = np.array([[int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)] for colour in _CLASS_COLOURS])
 
+#: The quantile of attention that is drawn in the brightest colour. A few values may be far above all others; a scale
+#: that went up to them would leave the rest in the dark.
+BRIGHTEST = 0.995
+
 
 def class_colours(n: int = len(CLASSES)) -> Palette:
     """The colours of classes 0 to n - 1, always the same."""
@@ -79,6 +83,11 @@ def word_colours(words: Sequence[str]) -> dict[str, str]:
     by_contrast = map(css_colour, colours(len(of_class) + len(distinct)))
     free = (colour for colour in by_contrast if colour not in known.values())
     return {word: known.get(word) or next(free) for word in distinct}
+
+
+def brightest(values: Float[np.ndarray, "*n"]) -> float:
+    """What the brightest colour stands for in a drawing of attention: its quantile `BRIGHTEST`, if that is not 0."""
+    return float(np.quantile(values, BRIGHTEST)) or float(values.max())
 
 
 def css_colour(colour: Float[np.ndarray, "3"]) -> str:

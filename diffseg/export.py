@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt
 from PIL import Image
 from scipy import ndimage
 
-from diffseg.colours import colours, colours_by_area, overlay
+from diffseg.colours import Palette, colours, colours_by_area, overlay
 from diffseg.files import portable_name, write_whole
 from diffseg.images import at_original
 from diffseg.models.versions import versions
@@ -150,10 +150,10 @@ def save(
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ids, palette = segment_ids(out), _palette(out)
-    contents = {LABELS: _png(label_picture(ids, palette))}
+    ids, palette = segment_ids(out), palette_of(out)
+    contents = {LABELS: as_png(label_picture(ids, palette))}
     if overlay and out.image is not None:
-        contents[OVERLAY] = _png(Image.fromarray(tint(out, palette)))
+        contents[OVERLAY] = as_png(Image.fromarray(tint(out, palette)))
     contents[ABOUT] = as_json(describe(out, ids, about or {}))
     files = [folder / (portable_name(name) + end) for end in contents]
     for file, content in zip(files, contents.values()):
@@ -169,9 +169,24 @@ def label_picture(ids: UInt[np.ndarray, "h w"], palette: np.ndarray) -> Image.Im
     return picture
 
 
+def palette_of(out: Segmented) -> Palette:
+    """A colour for each segment: with a list of words that of its word, else by its rank in area."""
+    vocabulary = _vocabulary(out)
+    if vocabulary is None:
+        return colours_by_area(out.labels)
+    return colours(len(vocabulary))[[vocabulary.index(word) for word in out.words]]
+
+
 def tint(out: Segmented, palette: np.ndarray) -> np.ndarray:
     """The picture as it was segmented, in the colours of its segments."""
     return overlay(out.image, out.labels, palette)
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """A picture as PNG, for a file."""
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def as_json(content: Any) -> bytes:
@@ -223,17 +238,3 @@ def _label_id(out: Segmented, index: int) -> int:
 
 def _score(out: Segmented, index: int) -> float:
     return 1.0 if out.confidence is None else round(float(out.confidence[index]), 6)
-
-
-def _palette(out: Segmented) -> np.ndarray:
-    """A colour for each segment: with a list of words that of its word, else by its rank in area."""
-    vocabulary = _vocabulary(out)
-    if vocabulary is None:
-        return colours_by_area(out.labels)
-    return colours(len(vocabulary))[[vocabulary.index(word) for word in out.words]]
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

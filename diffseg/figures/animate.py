@@ -12,8 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffseg.figures.layout import BRIGHTEST, closed_figure, count
+from diffseg.colours import BRIGHTEST
+from diffseg.figures.layout import closed_figure
 from diffseg.figures.plots import Picture, colours, show_image
+from diffseg.wording import count
 
 _UNMERGED = -1
 _DPI = 72

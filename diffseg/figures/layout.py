@@ -9,10 +9,6 @@ from matplotlib.figure import Figure
 
 PAGE_WIDTH = 9.6  # inches: of a figure that fills the page
 
-#: The quantile of attention that is drawn in the brightest colour. A few values may be far above all others; a scale
-#: that went up to them would leave the rest in the dark.
-BRIGHTEST = 0.995
-
 
 def closed_figure(
     rows: int, columns: int, size: tuple[float, float], **options: Any
@@ -27,8 +23,3 @@ def closed_figure(
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
     plt.close(figure)
     return figure, axes
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """The number with its noun, such as "1 class" and "2 classes"; without `many`, the plural is `one` and an s."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

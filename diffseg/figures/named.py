@@ -15,9 +15,9 @@ from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from diffseg.colours import word_colours
-from diffseg.figures.layout import count
 from diffseg.figures.plots import Labels, overlay, show_images
 from diffseg.pocket import class_of  # noqa: F401  (beside the names that it is about)
+from diffseg.wording import count
 
 #: A region gets its name if it covers this part of the picture, and the largest one of a mask in any case.
 MIN_SHARE = 0.02

@@ -21,6 +21,7 @@ from matplotlib_inline.config import InlineBackend
 from torch import Tensor
 
 from diffseg.colours import (  # noqa: F401  (all of `plots`)
+    BRIGHTEST,
     Labels,
     Palette,
     Picture,
@@ -34,9 +35,10 @@ from diffseg.colours import (  # noqa: F401  (all of `plots`)
     rgb_array,
     to_uint8,
 )
-from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure, count
+from diffseg.figures.layout import PAGE_WIDTH, closed_figure
 from diffseg.metrics import IGNORE, image_score
 from diffseg.pocket import CLASSES
+from diffseg.wording import count
 
 _UNLABELLED = (1.0, 1.0, 1.0)
 

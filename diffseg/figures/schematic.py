@@ -21,7 +21,8 @@ from PIL import Image
 from torch import nn
 
 from diffseg.attention import RecordedLayer
-from diffseg.figures.layout import BRIGHTEST, PAGE_WIDTH, closed_figure
+from diffseg.colours import brightest
+from diffseg.figures.layout import PAGE_WIDTH, closed_figure
 
 STAGES = ("down", "mid", "up")
 
@@ -237,7 +238,7 @@ def _draw_map(ax: Axes, number: int, layer: RecordedLayer, image: Image.Image, p
     row, column = point[0] * rows // image.height, point[1] * columns // image.width
     probs = layer.probs if layer.probs.ndim == 2 else layer.probs.mean(dim=0)
     values = probs[row * columns + column].reshape(rows, columns).float().cpu().numpy() * rows * columns
-    top = np.quantile(values, BRIGHTEST) or values.max()
+    top = brightest(values)
     ax.imshow(values, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
     ax.set_title(
         f"{number}: {layer.stage} {min(layer.grid)}, ×{values.max():.{int(values.max() < 10)}f}", fontsize=8, pad=2

@@ -9,13 +9,15 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
-from diffseg.colours import Palette, colours, colours_by_area, css_colour
+from diffseg.colours import Palette, brightest, css_colour
+from diffseg.export import palette_of
 from diffseg.output import DiffSegOutput
 from diffseg.widgets.engine import Picture, differing
 from diffseg.widgets.paint import borders, heat, tint
-from diffseg.widgets.state import Settings, State
+from diffseg.widgets.selecting import position
+from diffseg.widgets.state import State
+from diffseg.wording import count
 
-BRIGHTEST = 0.995  # the quantile of attention in the brightest colour, as in the figures
 _OBJECT = np.array([[0.0, 0.45, 0.7]])
 _DIFFERS = np.array([230, 0, 126, 255], np.uint8)
 _LEGEND = 12  # segments that the legend names at most
@@ -67,15 +69,15 @@ def make_frame(picture: Picture, state: State) -> Frame:
 def segments(picture: Picture, state: State) -> Frame:
     """All segments in their colours."""
     out = picture.segment(state.settings)
-    palette = palette_of(out, state.settings)
+    palette = palette_of(out)
     names = name_segments(out)
-    count = len(out.proposals)
-    said = f"{count} segment{'s'[: count != 1]} at a threshold of {state.settings.threshold:.3g} nats."
+    found = len(out.proposals)
+    said = f"{count(found, 'segment')} at a threshold of {state.settings.threshold:.3g} nats."
     if out.caption is not None and state.settings.words == "caption":
         said += f" Caption: {out.caption}."
     if out.words == ():
         said += " No noun to name them with."
-    order = np.argsort(-np.bincount(out.labels.numpy().ravel(), minlength=count), kind="stable")[:_LEGEND]
+    order = np.argsort(-np.bincount(out.labels.numpy().ravel(), minlength=found), kind="stable")[:_LEGEND]
     legend = tuple((names[index], css_colour(palette[index])) for index in order)
     return Frame(_labelled(out, palette, names), said, legend=legend)
 
@@ -91,7 +93,7 @@ def attention(picture: Picture, state: State) -> Frame:
         for side, each in picture.look_by_side(state.query).items()
     )
     own = picture.segment(state.settings)
-    label = _at(own.labels, state.query)
+    label = own.labels[position(state.query, own.labels.shape)]
     share = _share(found, own.labels == label)
     said = (
         f"The place at {x:.0%} from the left and {y:.0%} from the top gives {share:.0%} of its attention to its own "
@@ -111,7 +113,7 @@ def selection(picture: Picture, state: State) -> Frame:
     overlay = tint(np.where(mask, 0, -1), _OBJECT, opacity=0.55)
     on, beside = len(state.places("positive")), len(state.places("negative"))
     said = (
-        f"The object covers {mask.mean():.0%} of the picture: {on} click{'s'[: on != 1]} on it, {beside} beside it, "
+        f"The object covers {mask.mean():.0%} of the picture: {count(on, 'click')} on it, {beside} beside it, "
         f"maps within {state.reach:.3g} nats."
     )
     return Frame(Layer(overlay, marks=marks), said)
@@ -123,7 +125,7 @@ def comparison(picture: Picture, state: State) -> Frame:
         return Frame(segments(picture, state).main, "Press Keep as A, then change the settings: B is compared with A.")
     before, after = picture.segment(state.kept), picture.segment(state.settings)
     pixels, matched = differing(before.labels, after.labels)
-    palette = palette_of(before, state.kept)
+    palette = palette_of(before)
     left_over = np.linspace(0.65, 0.4, int((matched < 0).sum()))[:, None]
     recoloured = palette[matched]
     recoloured[matched < 0] = left_over
@@ -136,23 +138,11 @@ def comparison(picture: Picture, state: State) -> Frame:
     return Frame(main, said, other)
 
 
-def palette_of(out: DiffSegOutput, settings: Settings) -> Palette:
-    """A colour for each segment: with a list of words that of its word, else by its rank in area."""
-    if out.words and not isinstance(settings.words, str):
-        return colours(len(settings.words))[[settings.words.index(word) for word in out.words]]
-    return colours_by_area(out.labels)
-
-
 def name_segments(out: DiffSegOutput) -> tuple[str, ...]:
     """Word, or number, and share of the picture of each segment."""
     shares = np.bincount(out.labels.numpy().ravel(), minlength=len(out.proposals)) / out.labels.numel()
     words = out.words or [f"segment {index}" for index in range(len(out.proposals))]
     return tuple(f"{word} · {share:.0%}" for word, share in zip(words, shares, strict=True))
-
-
-def brightest(values: Float[np.ndarray, "h w"]) -> float:
-    """What the brightest colour stands for: a few values may be far above all others."""
-    return float(np.quantile(values, BRIGHTEST)) or float(values.max())
 
 
 def legend_html(legend: Sequence[tuple[str, str]]) -> str:
@@ -172,11 +162,6 @@ def _labelled(out: DiffSegOutput, palette: Palette, names: tuple[str, ...], pixe
         striped = pixels & (((row + column) // 4) % 3 == 0)
         overlay[striped | (borders(pixels.astype(int)) & pixels)] = _DIFFERS
     return Layer(overlay, labels, names)
-
-
-def _at(labels: Integer[Tensor, "h w"], place: tuple[float, float]) -> int:
-    height, width = labels.shape
-    return int(labels[min(int(place[1] * height), height - 1), min(int(place[0] * width), width - 1)])
 
 
 def _share(values: Float[np.ndarray, "h w"], mask: Tensor) -> float:

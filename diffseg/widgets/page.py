@@ -17,12 +17,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffseg import ITERATIONS, POINTS, THRESHOLD
+from diffseg.colours import BRIGHTEST
 from diffseg.files import write_whole
 from diffseg.merging import anchor_distances, check_attention, check_settings
 from diffseg.output import DiffSegOutput
 from diffseg.pipeline import segment_attention
 from diffseg.widgets.canvas import pack_labels
-from diffseg.widgets.frames import BRIGHTEST, name_segments
+from diffseg.widgets.frames import name_segments
 from diffseg.widgets.paint import VIRIDIS, encode, tint
 
 LARGEST = 8_000_000  # bytes of a page

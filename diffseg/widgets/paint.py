@@ -32,13 +32,6 @@ def encode(picture: Image.Image | UInt8[np.ndarray, "h w *c"], lossy: bool = Fal
     return buffer.getvalue()
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """A picture as PNG, for a file."""
-    buffer = BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def heat(
     values: Float[np.ndarray | Tensor, "h w"], top: float | None = None, opacity: float = 1.0
 ) -> UInt8[np.ndarray, "h w 4"]:

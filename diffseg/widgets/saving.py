@@ -4,10 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffseg.export import as_json
+from diffseg.export import as_json, as_png
 from diffseg.files import write_whole
 from diffseg.widgets.engine import Picture
-from diffseg.widgets.paint import as_png
 from diffseg.widgets.state import State
 
 

@@ -1,7 +1,6 @@
 """Notebook 03: how much each resolution counts, and what becomes of a map and of the masks."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 
 import ipywidgets
 import torch
@@ -16,7 +15,6 @@ from diffseg.pipeline import segment_attention
 from diffseg.widgets.lessons.shared import (
     Panel,
     column,
-    count,
     middle_of,
     photograph,
     place_at,
@@ -26,6 +24,7 @@ from diffseg.widgets.lessons.shared import (
     times_even,
 )
 from diffseg.widgets.paint import encode, tint
+from diffseg.wording import count
 
 READINGS = {"by layer (paper)": "layer", "by resolution (code)": "resolution"}
 
@@ -115,11 +114,7 @@ def weigh_resolutions(layers: Sequence[RecordedLayer], image: Image.Image, thres
         setting = False
         draw()
 
-    def ask(x: Real, y: Real, kind: str) -> None:
-        picture.marks = ring_at(x, y)
-        draw_map()
-
-    picture.on_click(ask)
+    panel.ask(picture, draw_map)
     panel.when(*sliders.values(), do=draw)
     panel.when(readings, do=read)
     draw()

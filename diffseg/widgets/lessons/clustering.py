@@ -9,13 +9,14 @@ from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor
 
-from diffseg import POINTS, baselines
+from diffseg import ITERATIONS, POINTS, baselines
 from diffseg.colours import colours_by_area, match_colours
-from diffseg.masks import relabel, suppress
-from diffseg.merging import anchor_distances, check_attention, merge
+from diffseg.merging import anchor_distances, check_attention
 from diffseg.metrics import image_score
-from diffseg.widgets.lessons.shared import Panel, column, count, photograph, row, threshold_slider
+from diffseg.pipeline import segment_attention
+from diffseg.widgets.lessons.shared import Panel, column, photograph, row, threshold_slider
 from diffseg.widgets.paint import encode, tint
+from diffseg.wording import count
 
 #: Percent of all distances that are below the values of eps that are tried; the notebook sweeps over most of them.
 PERCENTILES = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -61,7 +62,8 @@ def clustering_knobs(
     """
     grid, size = check_attention(attention), (image.height, image.width)
     distances = baselines.euclidean_distances(attention) if distances is None else distances
-    asked = anchor_distances(attention, min(POINTS, *grid))
+    points = min(POINTS, *grid)
+    asked = anchor_distances(attention, points)
     choices = radii(distances)
 
     @cache
@@ -74,7 +76,7 @@ def clustering_knobs(
 
     @cache
     def diffseg(tau: float) -> Tensor:
-        return relabel(suppress(merge(attention, min(POINTS, *grid), threshold=tau, distances=asked), size))[0].cpu()
+        return segment_attention(attention, size, points, [tau] * ITERATIONS, distances=asked)[0].cpu()
 
     eps = ipywidgets.SelectionSlider(
         options=[(f"{radius:.2g}", radius) for radius in choices], value=choices[len(choices) // 2], description="eps"

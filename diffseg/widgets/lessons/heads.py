@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from diffseg.attention import RecordedLayer
+from diffseg.colours import brightest
 from diffseg.merging import symmetric_kl
 from diffseg.widgets.canvas import Canvas
 from diffseg.widgets.lessons.hooking import heads_at, name_of
 from diffseg.widgets.lessons.shared import (
-    BRIGHTEST,
     Panel,
     Sheet,
     column,
@@ -72,7 +72,7 @@ def draw_heads(
 ) -> tuple[Sheet, UInt8[np.ndarray, "height width 3"]]:
     """The heads and their mean, all on one scale: the `Sheet` and its picture."""
     shown = [*maps, maps.mean(dim=0)]
-    top = float(np.quantile(maps.numpy(), BRIGHTEST)) or float(maps.max())
+    top = brightest(maps.numpy())
     titles = [*(f"head {number}" for number in range(1, len(maps) + 1)), "mean"]
     form = Sheet(len(shown), 3 if len(maps) < 6 else 5, 170 if len(maps) < 6 else 110, aspect)
     return form, form.draw([shade(one, top) for one in shown], titles, (x, y))
@@ -113,11 +113,7 @@ def compare_heads(layers: Sequence[RecordedLayer], image: Image.Image, threshold
         where = f"Layer {name_of(menu.value, layer)}, {x:.0%} across, {y:.0%} down."
         panel.say(f"{where} {describe_heads(distances, threshold)}")
 
-    def ask(x: Real, y: Real, kind: str) -> None:
-        picture.marks = ring_at(x, y)
-        draw()
-
-    picture.on_click(ask)
+    panel.ask(picture, draw)
     panel.when(menu, do=draw)
     draw()
     return panel

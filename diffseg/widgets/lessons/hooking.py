@@ -130,11 +130,7 @@ def look_from_pixel(layers: Sequence[RecordedLayer], image: Image.Image, pipe: D
         if number is not None:
             menu.value = number
 
-    def ask(x: Real, y: Real, kind: str) -> None:
-        picture.marks = ring_at(x, y)
-        draw()
-
-    picture.on_click(ask)
+    panel.ask(picture, draw)
     sheet.on_click(choose)
     panel.when(menu, do=draw)
     draw()

@@ -15,8 +15,9 @@ from diffseg import ITERATIONS, POINTS
 from diffseg.colours import Palette, colours
 from diffseg.masks import suppress
 from diffseg.merging import anchor_distances, anchor_grid, average, check_attention, greedy_groups, symmetric_kl
-from diffseg.widgets.lessons.shared import Panel, areas_of, count, photograph, row, threshold_slider
+from diffseg.widgets.lessons.shared import Panel, areas_of, photograph, row, threshold_slider
 from diffseg.widgets.paint import encode, tint
+from diffseg.wording import count
 
 _PIXELS = 4  # of the drawn masks, for each position along one side: smooth enough, and quick
 

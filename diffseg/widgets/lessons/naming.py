@@ -9,13 +9,12 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from diffseg.colours import Palette, word_colours
+from diffseg.colours import Palette, brightest, word_colours
 from diffseg.output import DiffSegOutput
 from diffseg.pipeline import DiffSegPipeline
 from diffseg.semantics import find_tokens, merge_by_word, name_words, noun_maps
 from diffseg.widgets.canvas import Canvas
 from diffseg.widgets.lessons.shared import (
-    BRIGHTEST,
     Panel,
     Sheet,
     areas_of,
@@ -108,7 +107,7 @@ def draw_heat(named: Named) -> tuple[Sheet, UInt8[np.ndarray, "height width 3"]]
     height, width = named.labels.shape
     step = max(1, min(height, width) // _FINE)
     relative = times_even(named.maps[:, ::step, ::step])
-    top = float(np.quantile(relative.numpy(), BRIGHTEST))
+    top = brightest(relative.numpy())
     form = Sheet(len(named.typed), min(3, len(named.typed)), 150, height / width)
     return form, form.draw([shade(one, top) for one in relative], named.typed)
 

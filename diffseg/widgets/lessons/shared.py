@@ -13,12 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from torch import Tensor
 
+from diffseg.colours import brightest
 from diffseg.output import DiffSegOutput
 from diffseg.widgets.canvas import Canvas, guard
 from diffseg.widgets.paint import encode, heat
-
-#: The quantile of a map that is drawn in the brightest colour, as in the figures.
-BRIGHTEST = 0.995
+from diffseg.widgets.selecting import position
 
 #: What thresholds are tried, in multiples of the model's own: from an eighth to eight times, four to each doubling.
 FACTORS = tuple(2.0 ** (step / 4) for step in range(-12, 13))
@@ -55,6 +54,15 @@ class Panel(ipywidgets.VBox):
         follow = guard(self.canvas)(lambda change: do())
         for control in controls:
             control.observe(follow, "value")
+
+    def ask(self, picture: Canvas, do: Callable[[], None]) -> None:
+        """Mark each pixel of a picture that is clicked, and call a function; its errors are shown."""
+
+        def asked(x: Real, y: Real, kind: str) -> None:
+            picture.marks = ring_at(x, y)
+            do()
+
+        picture.on_click(asked)
 
     def press(self, button: ipywidgets.Button, do: Callable[[], None]) -> None:
         """Call a function whenever a button is pressed; its errors are shown."""
@@ -103,8 +111,7 @@ def picture_of(out: DiffSegOutput) -> Image.Image:
 
 def place_at(x: Real, y: Real, grid: Sequence[int]) -> tuple[int, int]:
     """Row and column of the position in a grid of (rows, columns) that a point from 0 to 1 lies in."""
-    rows, columns = grid
-    return min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
+    return position((x, y), grid)
 
 
 def middle_of(place: Sequence[int], grid: Sequence[int]) -> tuple[float, float]:
@@ -126,9 +133,9 @@ def times_even(maps: Float[Tensor, "*n h w"]) -> Float[Tensor, "*n h w"]:
 
 
 def shade(values: Float[Tensor, "h w"], top: float | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """A map in viridis; top is drawn brightest, by default its own quantile `BRIGHTEST`."""
+    """A map in viridis; top is drawn brightest, by default its own `brightest`."""
     values = values.cpu().numpy()
-    top = float(np.quantile(values, BRIGHTEST)) or float(values.max()) if top is None else top
+    top = brightest(values) if top is None else top
     return heat(values, top)[..., :3]
 
 
@@ -206,11 +213,6 @@ def _draw_ring(draw: ImageDraw.ImageDraw, x: Real, y: Real) -> None:
 
 
 # ---- segments -------------------------------------------------------------------------------------------------------
-
-
-def count(number: int, one: str) -> str:
-    """The number with its noun, such as "1 segment" and "2 segments"."""
-    return f"{number} {one}{'s'[: number != 1]}"
 
 
 def areas_of(labels: Integer[np.ndarray | Tensor, "h w"], segments: int) -> Int[np.ndarray, " {segments}"]:

@@ -16,8 +16,9 @@ from diffseg.masks import relabel, suppress
 from diffseg.merging import anchor_distances, merge_passes
 from diffseg.metrics import image_score
 from diffseg.pipeline import DiffSegPipeline
-from diffseg.widgets.lessons.shared import Panel, column, count, photograph, row, threshold_slider
+from diffseg.widgets.lessons.shared import Panel, column, photograph, row, threshold_slider
 from diffseg.widgets.paint import encode, tint
+from diffseg.wording import count
 
 TIMESTEPS = (1, 100, 200, 300, 400, 500, 700, 900)
 SIDES = (2, 4, 8, 16, 32)
