@@ -171,7 +171,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             TypeError, ValueError, FileNotFoundError: naming the argument, value and remedy.
         """
         size = self._check_pass(prompt, timestep, seed, size)
-        pictures = [self._fit(load_image(each), size, crop) for each in _as_list(image)]
+        pictures = [self.fit(load_image(each), size, crop) for each in _as_list(image)]
         shapes = {picture.size for picture in pictures}
         if len(shapes) > 1:
             raise ValueError(f"image holds pictures of the sizes {sorted(shapes)}; record those of one size at a time.")
@@ -213,7 +213,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         """
         size = self._check_pass(prompt, timestep, seed, size)
         check_weights(weights)
-        picture = self._fit(load_image(image), size, crop)
+        picture = self.fit(load_image(image), size, crop)
         layers = self._record(self._diffused([picture], timestep, seed, noise), [prompt], timestep)
         self.maybe_free_model_hooks()
         return _aggregate(layers, weights).cpu()
@@ -320,8 +320,8 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         for each in images:  # one at a time: those that were given may be large
             original = load_image(each)
             original_sizes.append((original.height, original.width))
-            pictures.append(self._fit(original, size, crop))
-        vocabularies = [None if words is None else self._vocabulary(picture, words) for picture in pictures]
+            pictures.append(self.fit(original, size, crop))
+        vocabularies = [None if words is None else self.vocabulary(picture, words) for picture in pictures]
         outs: list[DiffSegOutput | None] = [None] * len(pictures)
         for batch in self._with_bar(_batches(pictures, batch_size)):
             latent = self._diffused(
@@ -365,6 +365,31 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         """Image sizes must be multiples of this."""
         return self.backbone.size_step(self)
 
+    def fit(self, picture: Image.Image, size: int, crop: bool) -> Image.Image:
+        """What of a picture the model gets to see; `crop` as in a call of the pipeline."""
+        return centre_square(picture, size) if crop else fit_whole(picture, size, self.size_step)
+
+    def vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> Vocabulary:
+        """What the masks of a picture may be called, and where in the prompt the model reads it.
+
+        Args:
+            picture: for a caption; as `fit` gives it.
+            words: as in a call of the pipeline.
+
+        Raises:
+            TypeError, ValueError: for words that make no sense, or more than the model reads.
+        """
+        if isinstance(words, str) and words != "caption":
+            raise ValueError(f"words={words!r} must be 'caption', a list of nouns such as ['car', 'road'], or None.")
+        if words == "caption":
+            prompt = self._own_captioner()(picture)
+            nouns = find_nouns(prompt)
+        else:
+            prompt, nouns = name_words(words)
+        if not nouns:
+            warnings.warn(f"the caption {prompt!r} has no noun: the masks stay without names.", stacklevel=3)
+        return Vocabulary(prompt, nouns, find_tokens(self.backbone.tokenizer(self), prompt, nouns))
+
     def _check_pass(self, prompt: str, timestep: int, seed: int | torch.Generator, size: int | None) -> int:
         """What a pass is given, checked; the size, or the model's own for None."""
         size = self.backbone.default_size(self) if size is None else size
@@ -384,10 +409,6 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                 f"it was made for {self.backbone.default_size(self)}."
             )
         return int(size)
-
-    def _fit(self, picture: Image.Image, size: int, crop: bool) -> Image.Image:
-        """What of a picture the model gets to see."""
-        return centre_square(picture, size) if crop else fit_whole(picture, size, self.size_step)
 
     def _diffused(
         self,
@@ -440,19 +461,6 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             tuple([each for each in one if each.kind == kind] for kind in ("self", "cross"))
             for one in _by_picture(layers, len(latent))
         ]
-
-    def _vocabulary(self, picture: Image.Image, words: str | Sequence[str]) -> Vocabulary:
-        """What the masks of a picture may be called."""
-        if isinstance(words, str) and words != "caption":
-            raise ValueError(f"words={words!r} must be 'caption', a list of nouns such as ['car', 'road'], or None.")
-        if words == "caption":
-            prompt = self._own_captioner()(picture)
-            nouns = find_nouns(prompt)
-        else:
-            prompt, nouns = name_words(words)
-        if not nouns:
-            warnings.warn(f"the caption {prompt!r} has no noun: the masks stay without names.", stacklevel=3)
-        return Vocabulary(prompt, nouns, find_tokens(self.backbone.tokenizer(self), prompt, nouns))
 
     def _own_captioner(self) -> Callable[[Image.Image], str]:
         """The captioner, loaded when it is first needed."""

@@ -16,7 +16,7 @@ from ..datasets import Dataset, UnusableImage
 from ..metrics import PROTOCOLS
 from ..models.devices import best_device
 from ..models.fingerprint import LENGTH
-from ..models.paths import MODEL_VARIABLE, POCKET
+from ..models.paths import POCKET, name_model
 from ..models.versions import versions
 from ..progress import silent
 from .counting import DATASET, Key, is_there
@@ -24,7 +24,7 @@ from .features import FEATURES
 from .methods import Method, Setting, find_method
 from .report import Report
 from .results import Results, file_name, key_of
-from .tables import Tally
+from .tables import Tally, label
 from .workers import Job, Task, load, needs_looks, work
 
 
@@ -141,7 +141,7 @@ def _settle(
 
 def _name_model(model: str | os.PathLike | None) -> str:
     """A name that means the same on another machine, which has an environment and a working directory of its own."""
-    name = os.fspath(model or os.environ.get(MODEL_VARIABLE) or POCKET)
+    name = name_model(model or None)
     folder = Path(name).expanduser()
     return str(folder.absolute()) if name != POCKET and folder.exists() else name
 
@@ -212,6 +212,5 @@ def _summary(
     lines = [f"{role} model: {name}" for role, name in models.items()]
     for name, setting in _keys(wanted):
         there = sum((name, setting) in done.get(item.name, ()) for item in data)
-        label = name if setting is None else f"{name}={setting:g}"
-        lines.append(f"{label}: {there} images from {folder}, {len(data) - there} to compute")
+        lines.append(f"{label(name, setting)}: {there} images from {folder}, {len(data) - there} to compute")
     return lines

@@ -200,9 +200,8 @@ def validation_tables(rows: list[Row], data: Dataset) -> dict[str, pd.DataFrame]
     frame = pa.Table.from_pylist(rows, schema=schema()).to_pandas()
     keys = list(dict.fromkeys((row["method"], row["setting"]) for row in rows))
     report = Report(frame, data, keys, PROTOCOLS, {}, {})
-    others = [name for name, _ in keys if name != "diffseg" and not METHODS[name].encoder.encode.__name__ == "colours"]
-    others.append("kmeans-rgb")
-    differences = [report.compare("diffseg", name).assign(other=name) for name in dict.fromkeys(others)]
+    others = [name for name, _ in keys if not name.startswith("diffseg")]  # masks with names are scored in another way
+    differences = [report.compare("diffseg", name).assign(other=name) for name in others]
     scenes = report.images.rename(columns={"image": "scene"})
     tables = {"": report.scores, "-scenes": scenes, "-classes": report.classes, "-sizes": report.sizes}
     return tables | {"-differences": pd.concat(differences, ignore_index=True)}

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from diffseg.aggregation import SideSums, sum_sides, weigh_sides
-from diffseg.images import centre_square, fit_whole
 from diffseg.merging import anchor_distances
 from diffseg.metrics import match_segments
 from diffseg.output import DiffSegOutput, plain_settings
@@ -54,7 +53,7 @@ class Picture:
         self._pipe, self._source, self._crop = pipe, source, crop
         size = pipe.backbone.default_size(pipe)
         original = source.image
-        self.image: Image.Image = centre_square(original, size) if crop else fit_whole(original, size, pipe.size_step)
+        self.image: Image.Image = pipe.fit(original, size, crop)
         self.shown = encode(self.image, lossy=True)  # as the browser gets it
         layers = pipe.record(original, crop=crop)
         self.sums: SideSums = sum_sides([layer.probs for layer in layers], max(layer.grid for layer in layers))
@@ -101,7 +100,7 @@ class Picture:
 
     def _noun_maps(self, words: Words, size: tuple[int, int]) -> tuple[str, tuple[str, ...], Tensor | None]:
         """The prompt, its nouns, and the attention to each."""
-        vocabulary = self._pipe._vocabulary(self.image, words if words == "caption" else list(words))
+        vocabulary = self._pipe.vocabulary(self.image, words if words == "caption" else list(words))
         prompt = vocabulary.prompt
         if not vocabulary.nouns:
             return prompt, (), None

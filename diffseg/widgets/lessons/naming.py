@@ -12,7 +12,7 @@ from torch import Tensor
 from diffseg.colours import Palette, brightest, word_colours
 from diffseg.output import DiffSegOutput
 from diffseg.pipeline import DiffSegPipeline
-from diffseg.semantics import find_tokens, merge_by_word, name_words, noun_maps
+from diffseg.semantics import merge_by_word, noun_maps
 from diffseg.widgets.canvas import Canvas
 from diffseg.widgets.lessons.shared import (
     Panel,
@@ -62,13 +62,12 @@ def name_masks_with(pipe: DiffSegPipeline, out: DiffSegOutput, words: Sequence[s
     Raises:
         ValueError: for no words, repeated ones, or more than the model reads.
     """
-    prompt, nouns = name_words(words)
-    tokens = find_tokens(pipe.backbone.tokenizer(pipe), prompt, nouns)
     image = picture_of(out)
-    layers = pipe.record(image, prompt=prompt, kinds=("cross",), size=min(image.size), crop=out.crop)
-    maps = noun_maps(layers, tokens, tuple(out.labels.shape)).cpu()
+    vocabulary = pipe.vocabulary(image, words)
+    layers = pipe.record(image, prompt=vocabulary.prompt, kinds=("cross",), size=min(image.size), crop=out.crop)
+    maps = noun_maps(layers, vocabulary.tokens, tuple(out.labels.shape)).cpu()
     labels, _, kept, confidence = merge_by_word(out.labels, out.proposals, maps)
-    typed = [noun.word for noun in nouns]
+    typed = [noun.word for noun in vocabulary.nouns]
     return Named(typed, maps, labels, [typed[index] for index in kept], confidence.tolist())
 
 
