@@ -1,5 +1,9 @@
-"""A tiny model, a small data set and a run over it, for the tests of evaluation."""
+"""A tiny model, a small data set and a run over it, on one thread, for the tests of evaluation and of commands."""
 
+from contextlib import contextmanager
+
+import pytest
+import torch
 from helpers_datasets import write_cityscapes
 from helpers_models import tiny_components
 
@@ -16,6 +20,19 @@ def write_model(folder, threshold=0.001):
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     DiffSegPipeline(**tiny_components(folder / "parts"), threshold=threshold).save_pretrained(folder)
     return folder
+
+
+@contextmanager
+def one_thread():
+    """Sums of floats depend on how many threads share them: here one does, and in the processes that are started."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OMP_NUM_THREADS", "1")
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def write_data(root, images):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_evaluate import SIZE, one_thread, write_model
 from helpers_faults import small_disk
 from helpers_models import tiny_components, tiny_unet
 from PIL import Image
@@ -24,7 +25,6 @@ from diffseg.commands.pictures import find_pictures
 from diffseg.commands.segment import DONE, FAILED, STOPPED, WRONG, main
 from diffseg.files import LOCK, sole_user
 
-SIZE = 64
 PATIENCE = 120  # seconds for a process to load torch on a busy machine
 KILLS = 20
 #: Names that are hard on one system or another, in two folders.
@@ -33,19 +33,13 @@ NAMES = ["a b.png", "sea/one.jpg", "sea/ünï côde 写真.png", "land/one.jpg",
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    DiffSegPipeline(**tiny_components(folder), threshold=0.001).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Sums of floats depend on how many threads share them."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def threads():
+    with one_thread():
+        yield
 
 
 def draw(file, seed, mode="RGB", size=(100, 80)):

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers_datasets import DeadlyItem, write_cityscapes
+from helpers_evaluate import SIZE, THRESHOLDS, one_thread, run, write_model
 from helpers_faults import files_no_larger_than
-from helpers_models import tiny_components
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,9 +38,7 @@ from diffseg.masks import suppress
 from diffseg.merging import merge
 from diffseg.metrics import PROTOCOLS, SegmentationScore
 
-SIZE = 64
 IMAGES = 12
-THRESHOLDS = (0.001, 0.0015, 0.0018)  # about 120, 10 and 3 segments: more and fewer than there are classes
 SPEC = "diffseg=" + ",".join(map(str, THRESHOLDS))
 PATIENCE = 120  # seconds for a process to load torch on a busy machine
 
@@ -49,9 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*the benchmark has")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    DiffSegPipeline(**tiny_components(folder), threshold=0.001).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -76,26 +72,11 @@ def reference(data, model, tmp_path_factory):
     return out, report.scores
 
 
-@contextmanager
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """Sums of floats depend on how many threads share them; the reference has one."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def threads():
+    """The reference has one."""
     with one_thread():
         yield
-
-
-def run(data, model, out, methods=None, **options):
-    return evaluate(data, methods or {"diffseg": THRESHOLDS}, out, model, SIZE, **options)
 
 
 def arguments(root, model, out, *more):

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
-from helpers_evaluate import SIZE, THRESHOLDS, run, write_data, write_model
+from helpers_evaluate import SIZE, THRESHOLDS, one_thread, run, write_data, write_model
 from helpers_faults import small_disk
 from PIL import Image
 
@@ -30,13 +29,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*the benchmark has")
 
 
 @pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """Sums of floats depend on how many threads share them; the reference has one."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def threads():
+    """The reference has one."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
