@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from diffseg import __version__
+from diffseg.exits import DONE, WRONG, say
 
 #: Name -> the module whose `main` it calls. It is imported then and not before: most load torch.
 COMMANDS = {"segment": "diffseg.commands.segment", "evaluate": "diffseg.evaluate.__main__"}
-WRONG = 2  # exit status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,12 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if name in ("-h", "--help"):
         print(__doc__.strip())
-        return 0
+        return DONE
     if name == "--version":
         print(__version__)
-        return 0
+        return DONE
     if name not in COMMANDS:
-        print(f"error: {name!r} is no command; there are {', '.join(COMMANDS)}.", file=sys.stderr)
+        say(f"error: {name!r} is no command; there are {', '.join(COMMANDS)}.")
         return WRONG
     return import_module(COMMANDS[name]).main(rest)
 

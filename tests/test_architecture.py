@@ -21,7 +21,7 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 
 #: From the bottom to the top: a part imports from its own layer and from those below, never from one above.
 LAYERS = (
-    {"arguments", "wording", "files", "models.paths", "models.quiet", "models.versions", "progress"},
+    {"arguments", "exits", "wording", "files", "models.paths", "models.quiet", "models.versions", "progress"},
     {"pocket"},
     {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics", "beyond"}
     | {"backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export", "colours"},

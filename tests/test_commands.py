@@ -22,7 +22,8 @@ from PIL import Image
 from diffseg import DiffSegPipeline
 from diffseg.__main__ import main as diffseg
 from diffseg.commands.pictures import find_pictures
-from diffseg.commands.segment import DONE, FAILED, STOPPED, WRONG, main
+from diffseg.commands.segment import main
+from diffseg.exits import DONE, FAILED, STOPPED, WRONG
 from diffseg.files import LOCK, sole_user
 
 PATIENCE = 120  # seconds for a process to load torch on a busy machine

@@ -31,8 +31,9 @@ from diffseg import DiffSegPipeline
 from diffseg.datasets import Dataset, open_dataset
 from diffseg.dino import DinoSegPipeline
 from diffseg.evaluate import ATTENTION, METHODS, Method, Report, Results, Tally, evaluate, register
-from diffseg.evaluate.__main__ import DONE, STOPPED, UNUSABLE, WRONG, main, parse_method
+from diffseg.evaluate.__main__ import main, parse_method
 from diffseg.evaluate.counting import make_row, schema
+from diffseg.exits import DONE, FAILED, STOPPED, WRONG
 from diffseg.files import LOCK
 from diffseg.masks import suppress
 from diffseg.merging import merge
@@ -418,7 +419,7 @@ class TestCutShort:
         files[3][0].write_bytes(whole[: len(whole) // 2])
         missing = files[7][1].read_bytes()
         files[7][1].unlink()
-        assert main(arguments(root, model, out)) == UNUSABLE
+        assert main(arguments(root, model, out)) == FAILED
         printed = capsys.readouterr()
         assert f"not scored: {files[3][0]} cannot be read as an image" in printed.err
         assert f"not scored: {files[7][1]} is missing" in printed.err

@@ -18,7 +18,8 @@ from helpers_faults import small_disk
 from PIL import Image
 
 from diffseg.datasets import UnusableImage, open_dataset
-from diffseg.evaluate.__main__ import WRONG, main
+from diffseg.evaluate.__main__ import main
+from diffseg.exits import WRONG
 from diffseg.files import sole_user
 
 IMAGES = 12

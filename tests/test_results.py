@@ -10,7 +10,8 @@ import pytest
 from diffseg import results
 from diffseg.datasets import open_dataset, world
 from diffseg.evaluate.counting import is_there
-from diffseg.results.__main__ import WRONG, main
+from diffseg.exits import WRONG
+from diffseg.results.__main__ import main
 from diffseg.results.making import make, outdated, rows_of
 from diffseg.results.recipes import RECIPES, Models
 

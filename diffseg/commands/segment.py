@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 from diffseg.arguments import check_threshold
 from diffseg.commands.pictures import Found, find_pictures
 from diffseg.commands.work import FATAL, Job, Outcome, make_groups, other_versions, work
+from diffseg.exits import DONE, FAILED, run_command, say
 from diffseg.files import remove_leftovers, sole_user
 from diffseg.models.paths import name_model
 from diffseg.progress import silent
 from diffseg.semantics import name_words
 
-DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130  # exit statuses
 _SHOWN = 20  # failures that are named
 
 
@@ -34,23 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command cannot be carried out as it was given.
     """
     given = _parser().parse_args(arguments)
-    outcomes: list[Outcome] = []
-    try:
-        job = _job(given)
-        found = find_pictures(given.pictures, given.out)
-        with _own_folder(job.out):
-            _run(found, job, given.batch, given.scheduler, outcomes)
-    except KeyboardInterrupt:
-        _say(f"Stopped. What was done is kept in {given.out}; the same command goes on from there.")
-        return STOPPED
-    except (ValueError, OSError, ImportError) as error:
-        _say(f"error: {error}")
-        if getattr(error, "errno", None) not in FATAL:
-            return WRONG
-        _say("Make room and give the same command again: what was done is kept.")
-        _report(found, outcomes)
-        return FAILED
-    return _report(found, outcomes)
+    return run_command(lambda: _segment(given), given.out)
 
 
 def parse_words(text: str) -> str | tuple[str, ...]:
@@ -90,6 +74,23 @@ def _job(given: argparse.Namespace) -> Job:
         overlay=given.overlay,
         device=given.device,
     )
+
+
+def _segment(given: argparse.Namespace) -> int:
+    """Do what is left to be done; returns the exit status."""
+    job, outcomes = _job(given), []
+    found = find_pictures(given.pictures, given.out)
+    try:
+        with _own_folder(job.out):
+            _run(found, job, given.batch, given.scheduler, outcomes)
+    except OSError as error:
+        if error.errno not in FATAL:
+            raise
+        say(f"error: {error}")
+        say("Make room and give the same command again: what was done is kept.")
+        _report(found, outcomes)
+        return FAILED
+    return _report(found, outcomes)
 
 
 @contextmanager
@@ -136,22 +137,17 @@ def _report(found: Found, outcomes: Sequence[Outcome]) -> int:
     )
     if found.left_out:
         kinds = ", ".join(f"{count} {kind or 'without ending'}" for kind, count in found.left_out.most_common())
-        _say(f"Left out as no pictures: {kinds}")
+        say(f"Left out as no pictures: {kinds}")
     older = Counter(f"{name} {old}" for outcome in outcomes for name, old in other_versions(outcome).items())
     if older:
-        _say(f"warning: some that were kept were made by other versions: {', '.join(older)}")
+        say(f"warning: some that were kept were made by other versions: {', '.join(older)}")
     for failure in failures[:_SHOWN]:
-        _say(f"failed: {failure}")
+        say(f"failed: {failure}")
     if len(failures) > _SHOWN:
-        _say(f"... and {len(failures) - _SHOWN} more")
+        say(f"... and {len(failures) - _SHOWN} more")
     if failures:
-        _say("Mend them and give the same command again: only they are tried.")
+        say("Mend them and give the same command again: only they are tried.")
     return FAILED if failures else DONE
-
-
-def _say(text: str) -> None:
-    """To stderr; what is no Unicode in the names of files is written with backslashes."""
-    print(text.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

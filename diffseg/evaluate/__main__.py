@@ -12,6 +12,7 @@ import pandas as pd
 
 from .. import IMAGE_SIZE
 from ..datasets import DATASETS, SPLITS, open_dataset
+from ..exits import DONE, FAILED, run_command, say
 from ..files import write_whole
 from ..metrics import PROTOCOLS
 from .counting import DATASET
@@ -20,7 +21,6 @@ from .report import Report
 from .run import evaluate
 from .tables import LEVEL
 
-DONE, UNUSABLE, WRONG, STOPPED = 0, 1, 2, 130  # exit statuses
 WORDS = ("true", "caption")
 _SHOWN = 10  # unusable images that are named
 _SCORES = ("accuracy", "miou", "boundary")
@@ -30,38 +30,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 if all images were scored, 1 if some could not be used."""
     given = _parser().parse_args(arguments)
     out = given.out or Path("runs") / f"{given.dataset}-{given.split}.parquet"
-    try:
-        data = open_dataset(given.dataset, given.root, given.split, given.listing).head(given.limit)
-        report = evaluate(
-            data,
-            _as_dict([*given.method, *((f"diffseg+{words}", None) for words in given.words)]),
-            out,
-            given.model,
-            given.size,
-            given.device,
-            given.scheduler,
-            given.protocol,
-            tell=lambda line: print(line, file=sys.stderr),
-        )
-        compared = report.compare(*given.compare) if given.compare else None
-        if given.tables:
-            _write_tables(report, given.tables)
-    except KeyboardInterrupt:
-        print(f"Stopped. What was done is kept in {out}; the same command goes on from there.", file=sys.stderr)
-        return STOPPED
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
+    return run_command(lambda: _evaluate(given, out), out)
+
+
+def _evaluate(given: argparse.Namespace, out: Path) -> int:
+    data = open_dataset(given.dataset, given.root, given.split, given.listing).head(given.limit)
+    report = evaluate(
+        data,
+        _as_dict([*given.method, *((f"diffseg+{words}", None) for words in given.words)]),
+        out,
+        given.model,
+        given.size,
+        given.device,
+        given.scheduler,
+        given.protocol,
+        tell=say,
+    )
+    compared = report.compare(*given.compare) if given.compare else None
+    if given.tables:
+        _write_tables(report, given.tables)
     _show(report, compared, given.compare)
     for reason in list(report.unusable.values())[:_SHOWN]:
-        print(f"not scored: {reason}", file=sys.stderr)
+        say(f"not scored: {reason}")
     if report.unusable:
-        print(
+        say(
             f"{len(report.unusable)} of {len(data)} images are not in these scores. Mend them and give the same "
-            "command again: only they are tried.",
-            file=sys.stderr,
+            "command again: only they are tried."
         )
-    return UNUSABLE if report.unusable else DONE
+    return FAILED if report.unusable else DONE
 
 
 def parse_method(text: str) -> tuple[str, tuple[float, ...] | None]:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import IMAGE_SIZE
+from ..exits import DONE, run_command
 from . import folder
 from .making import make
 from .recipes import RECIPES
-
-WRONG, STOPPED = 2, 130  # exit statuses
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,17 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="default: data/results")
     parser.add_argument("--work", type=Path, default=Path("build/results"), help="where rows of scenes are kept")
     given = parser.parse_args(arguments)
-    try:
-        for name in given.names or RECIPES:
-            for file in make(name, given.out or folder(), given.work, given.scenes, given.size):
-                print(file)
-    except KeyboardInterrupt:
-        print(f"Stopped. The same command goes on with what is in {given.work}.", file=sys.stderr)
-        return STOPPED
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    return 0
+    return run_command(lambda: _make(given), given.work)
+
+
+def _make(given: argparse.Namespace) -> int:
+    for name in given.names or RECIPES:
+        for file in make(name, given.out or folder(), given.work, given.scenes, given.size):
+            print(file)
+    return DONE
 
 
 if __name__ == "__main__":
