@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -70,19 +70,16 @@ class Results:
             BlockingIOError: if another command is at work in it.
             OSError: if it cannot be written to.
         """
-        try:
-            lock = sole_user(self.folder) if self.writable else nullcontext()
-            lock.__enter__()
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        try:
+        with ExitStack() as stack:
             if self.writable:
+                try:
+                    stack.enter_context(sole_user(self.folder))
+                except BlockingIOError:
+                    raise
+                except OSError as error:
+                    raise self._cannot_write(error) from error
                 remove_leftovers(self.folder)
             yield
-        finally:
-            lock.__exit__(None, None, None)
 
     def read(self) -> pd.DataFrame:
         """All rows, in the order of their files.
