@@ -2,6 +2,7 @@
 
     diffseg segment     segment pictures, or folders of them, and keep the masks as files
     diffseg evaluate    score DiffSeg and other methods on a data set
+    diffseg check       grade the exercises of notebooks that students hand in
 
 `diffseg segment --help` says more.
 """
@@ -14,7 +15,11 @@ from diffseg import __version__
 from diffseg.exits import DONE, WRONG, say
 
 #: Name -> the module whose `main` it calls. It is imported then and not before: most load torch.
-COMMANDS = {"segment": "diffseg.commands.segment", "evaluate": "diffseg.evaluate.__main__"}
+COMMANDS = {
+    "segment": "diffseg.commands.segment",
+    "evaluate": "diffseg.evaluate.__main__",
+    "check": "diffseg.commands.check",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

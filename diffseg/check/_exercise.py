@@ -96,6 +96,19 @@ class Check:
         except Exception as error:
             error.add_note(f"This was raised by your function, called by check.{self.name} for {case.about}.")
             raise
+        self.judge(case, result, arguments)
+
+    def judge(self, case: Case, result: Any, arguments: Sequence) -> None:
+        """Compare what a function made of a case with what the reference makes of it.
+
+        Args:
+            case: one of the check's own.
+            result: what the function returned.
+            arguments: those of the case, as they were after the call.
+
+        Raises:
+            NotYet: as for a call of the check.
+        """
         expected = self.reference(*copy.deepcopy(case.arguments))
         problem = self._difference(result, expected)
         if problem:

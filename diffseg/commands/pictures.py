@@ -60,15 +60,15 @@ def find_pictures(given: Sequence[Path], out: Path) -> Found:
     unreadable: list[str] = []
     paths: set[Path] = set()
     roots = []
-    for each in map(_absolute, given):
+    for each in map(absolute, given):
         if each.is_dir():
-            if each == _absolute(out):
+            if each == absolute(out):
                 raise ValueError(
                     f"out={str(out)!r} is a folder of pictures: results would be taken for pictures the next time. "
                     "Give a folder of its own; it may lie in that of the pictures."
                 )
             roots.append(each)
-            for path in _walk(each, _absolute(out), unreadable):
+            for path in walk(each, absolute(out), unreadable):
                 if path.suffix.lower() in ENDINGS:
                     paths.add(path)
                 else:
@@ -82,8 +82,8 @@ def find_pictures(given: Sequence[Path], out: Path) -> Found:
         raise ValueError(
             f"no pictures in {', '.join(repr(str(each)) for each in given)}; looked for {' '.join(sorted(ENDINGS))}."
         )
-    base = _common_folder(roots)
-    files = sorted((_relative(path, base), path) for path in paths)
+    base = common_folder(roots)
+    files = sorted((relative(path, base), path) for path in paths)
     names = result_names([file for file, _ in files])
     pictures = tuple(Picture(path, file.as_posix(), name) for (file, path), name in zip(files, names))
     return Found(pictures, left_out, tuple(unreadable))
@@ -108,14 +108,14 @@ def result_names(files: Sequence[PurePath]) -> list[str]:
     return names
 
 
-def _walk(folder: Path, out: Path, unreadable: list[str]) -> Iterator[Path]:
+def walk(folder: Path, out: Path, unreadable: list[str]) -> Iterator[Path]:
     """All files in a folder that are not hidden; why folders could not be looked into is added to `unreadable`."""
     for here, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error))):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(here, name) != out]
         yield from (Path(here, name) for name in files if not name.startswith("."))
 
 
-def _common_folder(roots: Sequence[Path]) -> Path | None:
+def common_folder(roots: Sequence[Path]) -> Path | None:
     """The folder that all are in; None on Windows for those of several drives."""
     try:
         return Path(os.path.commonpath(roots))
@@ -123,11 +123,11 @@ def _common_folder(roots: Sequence[Path]) -> Path | None:
         return None
 
 
-def _relative(path: Path, base: Path | None) -> PurePath:
+def relative(path: Path, base: Path | None) -> PurePath:
     """A path from `base` on; without one, the whole path with the drive's letter as its first folder."""
     return PurePath(path.drive.rstrip(":"), *path.parts[1:]) if base is None else path.relative_to(base)
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     """Without links resolved: who names a link means the place it stands in."""
     return Path(os.path.abspath(path.expanduser()))
