@@ -19,7 +19,7 @@ $(PY) -m ruff format --check .
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks foreign pages lab quick test test-browser test-full bench pocket results refresh exercises format constraints clean
+.PHONY: help setup notebooks foreign pages book lab quick test test-browser test-full bench pocket results refresh exercises format constraints clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ foreign: $(READY) ## run every notebook on a small model that is not the embedde
 
 pages: $(READY) ## write pages of the outputs that the notebooks hold to build/html
 	$(PY) tools/run_notebooks.py --render --html build/html
+
+book: $(READY) ## write the book, a site of all of this, to build/book
+	$(PY) tools/make_book.py
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(PY) -m jupyter lab notebooks
@@ -88,5 +91,5 @@ constraints: $(READY) ## pin what is installed in .venv as the tested set
 	@touch $(READY)
 
 clean:         ## remove .venv and what was built, but not the training runs in build/pocket
-	rm -rf $(VENV) build/html dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/html build/book dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
