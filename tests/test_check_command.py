@@ -69,9 +69,11 @@ def listening():
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield server.getsockname()[1], came
-        stop.set()
-        thread.join()
+        try:
+            yield server.getsockname()[1], came
+        finally:
+            stop.set()
+            thread.join()
 
 
 def function(head, *body):
@@ -82,6 +84,7 @@ def function(head, *body):
 
 
 KL, UNSEEN, GROUPS = "symmetric_kl(p, q)", "unseen(labels, points)", "linked_groups(near)"
+SIZES, SLEEP = "merge_by_size(proposals, sizes, threshold)", "        time.sleep(600)"
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
@@ -169,7 +172,7 @@ def test_what_is_no_data_is_only_named(value, name):
         b"{}", b"not json", b"[" * 10**5, b'{"kind": "tensor"}', b'{"kind": "list", "entries": 3}', b"1" * 5000,
         b'{"kind": "array", "dtype": "object", "shape": [1], "data": ""}', b'{"kind": "float", "value": "1p99999"}',
         b'{"kind": "array", "dtype": "int8", "shape": [1000000000000], "data": "AAAA"}', b'{"kind": []}',
-        b'{"kind": "array", "dtype": "int64", "shape": [-1], "data": "AAAA"}', b'{"kind": "other", "type": "a", "x": 1}',
+        b'{"kind": "array", "dtype": "int64", "shape": [-1], "data": "AAAA"}', b'{"kind": "other", "x": 1}',
     ],
 )  # fmt: skip
 def test_nonsense_is_refused(line):
@@ -183,7 +186,8 @@ def test_nonsense_is_refused(line):
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["nowhere"], [".", "--timeout", "0"], [".", "--memory", "x"], [".", "--pass", "2"], [".", "--exercises", "kl,none"],
+        ["nowhere"], [".", "--timeout", "0"], [".", "--memory", "x"], [".", "--pass", "2"],
+        [".", "--exercises", "kl,none"],
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_told(wrong, tmp_path, monkeypatch, capsys):
@@ -203,21 +207,22 @@ def test_another_table_is_not_overwritten(tmp_path, capsys):
     assert (tmp_path / "marks.csv").read_text() == "name,mark\nAnna,1\n"
 
 
+#: Three of four functions do harm; the fourth is right.
 HOSTILE = {
-    # Loops in a function, in the cell of an exercise, and in a cell of its own.
-    "loops": {"unseen": function(UNSEEN, "while True:", "    try: time.sleep(1)", "    except BaseException: pass")},
-    "memory": {"unseen": function(UNSEEN, "return [np.ones(10**8) for _ in range(10**4)]")},
-    "exits": {
-        "unseen": function(UNSEEN, "os._exit(0)"),
-        "linked_groups": function(GROUPS, "raise SystemExit(0)"),
+    "stopped": {
+        "unseen": function(UNSEEN, "while True:", "    try: time.sleep(1)", "    except BaseException: pass"),
+        "linked_groups": function(GROUPS, "os._exit(0)"),
+        "merge_by_size": function(SIZES, "for _ in range(80):", "    if not os.fork():", "        os.setsid()", SLEEP),
     },
-    "forks": {
-        "unseen": function(
-            UNSEEN, "for _ in range(80):", "    if not os.fork():", "        os.setsid()", "        time.sleep(600)"
-        )
+    "greedy": {
+        "unseen": function(UNSEEN, "return [np.ones(10**8) for _ in range(10**4)]"),
+        "linked_groups": function(GROUPS, "print('right on all inputs\\n' * 10**6)", "return torch.ones(10**7)"),
+        "merge_by_size": function(SIZES, "print('right on all inputs\\n' * 10**6)", "raise SystemExit(0)"),
     },
-    "prints": {"unseen": function(UNSEEN, "print('right on all inputs\\n' * 10**6)", "return []")},
-    "returns": {"unseen": function(UNSEEN, "return torch.ones(10**7)")},
+}
+RESULTS = {
+    "stopped": {"unseen": "time", "linked_groups": "ended", "merge_by_size": "processes"},
+    "greedy": {"unseen": "memory", "linked_groups": "output", "merge_by_size": "error"},
 }
 #: What a pass of symmetric_kl could be faked with; all of it runs before the exercises.
 FAKE = """
@@ -274,9 +279,8 @@ def graded(tmp_path_factory):
 def typical():
     """Mistakes that the checks of notebook 09 know, and a cell whose check was taken out."""
     return {
-        "mean_iou": "import numpy as np\n\ndef mean_iou(hits, predicted, actual):\n"
-        "    return (hits / np.maximum(actual, 1)).mean()\n\n\ncheck.mean_iou(mean_iou)",
-        "best_accuracy": "def best_accuracy(overlap):\n    return overlap.nothing\n\n\ncheck.best_accuracy(best_accuracy)",
+        "mean_iou": function("mean_iou(hits, predicted, actual)", "return (hits / np.maximum(actual, 1)).mean()"),
+        "best_accuracy": function("best_accuracy(overlap)", "return overlap.nothing"),
         "pooled_iou": "# I did not get to this one",
     }
 
@@ -316,42 +320,31 @@ class TestClass:
         got = results(graded[0], "fakes.ipynb")
         assert "right" not in got.values() and len(got) == 4, got
 
-    @pytest.mark.parametrize(
-        ("name", "result"),
-        [("loops", "time"), ("memory", "memory"), ("exits", "ended"), ("forks", "processes"), ("returns", "output")],
-    )
-    def test_a_limit_costs_the_exercise_and_nothing_else(self, graded, name, result):
-        got = results(graded[0], f"{name}.ipynb")
-        assert got.pop("unseen") == result
-        if name == "exits":
-            assert got.pop("linked_groups") == "error"
-        assert {*got.values()} == {"right"}
-
-    def test_a_megabyte_of_output_is_nothing(self, graded):
-        got = results(graded[0], "prints.ipynb")
-        assert got.pop("unseen") == "wrong" and {*got.values()} == {"right"}
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_what_does_harm_costs_its_own_row(self, graded, name):
+        assert results(graded[0], f"{name}.ipynb") == {"symmetric_kl": "right", **RESULTS[name]}
 
     def test_nothing_is_left_running(self, graded):
         assert not left_running()
 
     def test_the_same_call_keeps_what_was_done_and_grades_what_is_new(self, graded, capsys):
         rows, folder, _, given = graded
-        hand_in(MERGING, folder / "sent" / "prints.ipynb", {}, lesson=False)  # handed in again
+        hand_in(MERGING, folder / "sent" / "greedy.ipynb", {}, lesson=False)  # handed in again
         before = (folder / "scores" / "scores.csv").read_bytes()
         assert main(given) == FAILED
         after = table(folder / "scores" / "scores.csv")
-        assert {*results(after, "prints.ipynb").values()} == {"open"}
+        assert {*results(after, "greedy.ipynb").values()} == {"open"}
         changed = {name for name, row in after.items() if row != rows[name]}
-        assert {name for name, _ in changed} == {"prints.ipynb"}
+        assert {name for name, _ in changed} == {"greedy.ipynb"}
         assert before != (folder / "scores" / "scores.csv").read_bytes()
-        assert "1 of 9 submissions have 100%" in capsys.readouterr().out
+        assert "1 of 5 submissions have 100%" in capsys.readouterr().out
 
     def test_the_status_is_about_this_call(self, graded):
         _, folder, _, given = graded
         kept = (folder / "scores" / "scores.csv").read_bytes()
         assert main([str(folder / "sent" / "solved.ipynb"), *given[1:]]) == DONE
-        assert main([str(folder / "sent" / "loops.ipynb"), *given[1:], "--pass", "0.75"]) == DONE
-        assert main([str(folder / "sent" / "loops.ipynb"), *given[1:], "--pass", "0.8"]) == FAILED
+        assert main([str(folder / "sent" / "stopped.ipynb"), *given[1:], "--pass", "0.25"]) == DONE
+        assert main([str(folder / "sent" / "stopped.ipynb"), *given[1:], "--pass", "0.3"]) == FAILED
         assert table(folder / "scores" / "scores.csv").keys() == graded[0].keys()
         assert kept == (folder / "scores" / "scores.csv").read_bytes()
 
@@ -372,9 +365,9 @@ def test_behind_a_wall_there_is_no_home_no_network_and_nobody_else(wall, tmp_pat
     before = [path.read_bytes() for path in spared]
     with listening() as (port, came):
         attack = [
-            "import glob, shutil, signal, socket, subprocess, psutil",
+            "import shutil, signal, socket, subprocess, psutil",
             f"places = {[str(tmp_path), str(home), str(Path(check.__file__).parent), str(Path(__file__).parent)]!r}",
-            "seen = [name for place in places[:2] for name in glob.glob(place + '/**', recursive=True)]",
+            "seen = [files for place in places[:2] for _, _, files in os.walk(place)]",
             "for place in places: shutil.rmtree(place, ignore_errors=True)",
             f"for name in {list(map(str, spared))!r}:",
             "    try: open(name, 'w').write('gone')",
@@ -387,15 +380,12 @@ def test_behind_a_wall_there_is_no_home_no_network_and_nobody_else(wall, tmp_pat
             f"    socket.create_connection(('127.0.0.1', {port}), timeout=2)",
             "except OSError: pass",
             "subprocess.Popen(['sleep', '600'], start_new_session=True)",
-            "raise ValueError(f'{seen} {os.environ} {[p.pid for p in psutil.process_iter()]}')",
+            f"raise ValueError(seen, {SECRET!r} in str(os.environ), len(psutil.pids()) < 9)",
         ]
         hand_in(MERGING, sent / "attack.ipynb", {"unseen": function(UNSEEN, *attack)}, lesson=False)
         status = main([str(sent / "attack.ipynb"), "--out", str(out), "--wall", wall, "--exercises", "unseen"])
     row = table(out)["attack.ipynb", "unseen"]
-    assert status == FAILED and row["result"] == "error" and "ValueError: [" in row["diagnosis"], row
-    assert (
-        SECRET not in row["diagnosis"] and str(home) not in row["diagnosis"] and "other.ipynb" not in row["diagnosis"]
-    )
+    assert status == FAILED and "ValueError: ([], False, True)" in row["diagnosis"], row
     assert [path.read_bytes() for path in spared] == before
     assert not came and not left_running()
 

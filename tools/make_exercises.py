@@ -20,6 +20,7 @@ from nbformat.v4 import new_markdown_cell
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 FOLDER = "exercises"
 TAG = "solution"
+OPEN = "    raise NotImplementedError  # your code"
 NOTE = """
 
 > **The open version.** This is [{name}](../{name}) with its exercises left open. Write each function yourself;
@@ -32,6 +33,22 @@ def is_solution(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and TAG in cell.metadata.get("tags", [])
 
 
+def bodies(source: str) -> list[tuple[int, int]]:
+    """Where the bodies of the functions of a solution's cell lie, without their docstrings: lines, the end left out.
+
+    Raises:
+        ValueError: if there is no function to be written.
+    """
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    if not functions:
+        raise ValueError(f"a solution must define a function, this one does not:\n{source}")
+    return [
+        (node.body[0].end_lineno if ast.get_docstring(node, clean=False) is not None else node.body[0].lineno - 1,
+         node.end_lineno)
+        for node in functions
+    ]  # fmt: skip
+
+
 def stub(source: str) -> str:
     """The solution's cell with the bodies of its functions, after their docstrings, left open.
 
@@ -39,13 +56,8 @@ def stub(source: str) -> str:
         ValueError: if there is no function to be written.
     """
     lines = source.splitlines()
-    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    if not functions:
-        raise ValueError(f"a solution must define a function, this one does not:\n{source}")
-    for node in reversed(functions):
-        first = node.body[0]
-        kept = first.end_lineno if ast.get_docstring(node, clean=False) is not None else first.lineno - 1
-        lines[kept : node.end_lineno] = ["    raise NotImplementedError  # your code"]
+    for first, end in reversed(bodies(source)):
+        lines[first:end] = [OPEN]
     return "\n".join(lines)
 
 

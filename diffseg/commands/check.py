@@ -31,8 +31,8 @@ from diffseg.progress import silent
 COLUMNS = ("submission", "exercise", "right", "result", "diagnosis", "note", "sha256", "made_with")
 _NO_WALL = (
     "warning: there is no wall around the submissions. They have limits of time and memory, a folder and a home of "
-    "their own, but they can read and write what you can, and reach the network. On Linux install bubblewrap; elsewhere "
-    "grade the work of strangers in a virtual machine, or under an account of its own."
+    "their own, but they can read and write what you can, and reach the network. On Linux install bubblewrap; "
+    "elsewhere grade the work of strangers in a virtual machine, or under an account of its own."
 )
 
 Row = Mapping[str, str]

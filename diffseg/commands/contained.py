@@ -47,7 +47,7 @@ class Limits:
         processes: at a time.
     """
 
-    seconds: float = 60
+    seconds: float = 60.0
     memory: int = 4 * GIB
     files: int = GIB // 4
     answer: int = GIB // 128
@@ -142,7 +142,7 @@ def _watch(process: subprocess.Popen, heard: _Listener, limits: Limits) -> str:
         if heard.too_much:
             return "output"
         if process.poll() is not None:
-            heard.wait(1)
+            heard.wait(1.0)
             return "done" if heard.done else "died"
         since, seconds = (heard.began, limits.seconds) if heard.began else (started, _START)
         if time.monotonic() - since > seconds:
@@ -150,7 +150,8 @@ def _watch(process: subprocess.Popen, heard: _Listener, limits: Limits) -> str:
         family = _family(process.pid)
         if len(family) > limits.processes:
             return "processes"
-        if sum(map(_resident, family)) > limits.memory:
+        # Quickly first: what forks share is counted once for each of them.
+        if sum(map(_resident, family)) > limits.memory and sum(map(_own, family)) > limits.memory:
             return "memory"
 
 
@@ -165,6 +166,14 @@ def _resident(process: psutil.Process) -> int:
     with suppress(psutil.Error):
         return process.memory_info().rss
     return 0
+
+
+def _own(process: psutil.Process) -> int:
+    """Memory of a process, its share of what it has in common with others, or as much of that as the system tells."""
+    with suppress(psutil.Error, OSError):
+        full = process.memory_full_info()
+        return getattr(full, "pss", full.uss)
+    return _resident(process)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from diffseg import check
 from diffseg.commands.pictures import absolute, common_folder, relative, walk
 
 _LARGEST = 20 * 2**20  # bytes of a notebook
-_HANDED = re.compile(r"\bcheck\.(\w+)\s*\(")
+#: A call of a check, by its name.
+HANDED = re.compile(r"\bcheck\.(\w+)\s*\(")
 _DEFINED = re.compile(r"^\s*def\s+(\w+)\b|^\s*(\w+)\s*=", re.MULTILINE)
 
 
@@ -35,7 +36,7 @@ class Submission:
 
     def cells_of(self, exercise: str) -> list[int]:
         """The cells that hand a function to the check of an exercise; without one, those that define its name."""
-        handed = [i for i, source in enumerate(self.cells) if exercise in _HANDED.findall(source)]
+        handed = [i for i, source in enumerate(self.cells) if exercise in HANDED.findall(source)]
         defined = [i for i, source in enumerate(self.cells) if exercise in sum(_DEFINED.findall(source), ())]
         return handed or defined
 
@@ -50,7 +51,7 @@ def chapters() -> tuple[tuple[str, ...], ...]:
 
 def exercises_of(submission: Submission) -> tuple[str, ...]:
     """All exercises of the notebooks of which a submission hands in some."""
-    handed = {name for source in submission.cells for name in _HANDED.findall(source)}
+    handed = {name for source in submission.cells for name in HANDED.findall(source)}
     found = tuple(name for names in chapters() if handed & {*names} for name in names)
     if found:
         return found
