@@ -1,6 +1,7 @@
 """What is written in two places agrees: dependencies, pins, the README's table, the tools' versions."""
 
 import re
+import runpy
 import sys
 import tomllib
 from pathlib import Path
@@ -97,9 +98,9 @@ def test_links_between_files_lead_somewhere(page):
 
 
 def test_targets_named_in_the_docs_exist():
-    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    targets = runpy.run_path(ROOT / "tools" / "__main__.py")["TASKS"].keys()
     for page in ("README.md", "CONTRIBUTING.md"):
-        named = set(re.findall(r"`make ([a-z]+)[^`]*`|^make ([a-z]+)", read(page), re.MULTILINE))
+        named = set(re.findall(r"`(?:make|python tools) ([a-z-]+)[^`]*`|^make ([a-z-]+)", read(page), re.MULTILINE))
         assert {a or b for a, b in named} <= targets
 
 
