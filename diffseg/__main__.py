@@ -2,6 +2,7 @@
 
     diffseg segment     segment pictures, or folders of them, and keep the masks as files
     diffseg evaluate    score DiffSeg and other methods on a data set
+    diffseg notebooks   copy the notebooks to a folder of yours
     diffseg check       grade the exercises of notebooks that students hand in
 
 `diffseg segment --help` says more.
@@ -18,6 +19,7 @@ from diffseg.exits import DONE, WRONG, say
 COMMANDS = {
     "segment": "diffseg.commands.segment",
     "evaluate": "diffseg.evaluate.__main__",
+    "notebooks": "diffseg.commands.notebooks",
     "check": "diffseg.commands.check",
 }
 

@@ -1,4 +1,4 @@
-"""Where the suite's data and models are: an installed copy, a checkout, a folder or the hub."""
+"""Where the suite's data, notebooks and models are: an installed copy, a checkout, a folder or the hub."""
 
 import os
 import re
@@ -18,12 +18,26 @@ def data_dir() -> Path:
     Raises:
         FileNotFoundError: if neither exists.
     """
-    candidates = (_PACKAGE / "data", _PACKAGE.parent / "data")
+    return _shipped("data")
+
+
+def notebooks_dir() -> Path:
+    """The folder of notebooks: inside the installed package, else the checkout's `notebooks/`.
+
+    Raises:
+        FileNotFoundError: if neither exists.
+    """
+    return _shipped("notebooks")
+
+
+def _shipped(name: str) -> Path:
+    """A folder that comes with the package; FileNotFoundError if it does not."""
+    candidates = (_PACKAGE / name, _PACKAGE.parent / name)
     for folder in candidates:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        f"diffseg's data folder was found neither at {candidates[0]} nor at {candidates[1]}; "
+        f"diffseg's folder {name!r} was found neither at {candidates[0]} nor at {candidates[1]}; "
         "reinstall the package, or work in a complete clone of the repository."
     )
 
