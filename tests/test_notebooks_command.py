@@ -32,7 +32,7 @@ def test_what_is_there_stays_unless_told_otherwise(tmp_path, capsys):
 
     assert main(["notebooks", str(tmp_path), "--force"]) == 0
     assert json.loads(mine.read_text(encoding="utf-8"))["cells"]
-    assert "stay" not in capsys.readouterr().out
+    assert "--force" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("inside", ["", "folder"])
