@@ -132,6 +132,13 @@ TASKS = {
         "write pages of the outputs that the notebooks hold to build/html", (f"{RUN} --render --html build/html",)
     ),
     "book": Task("write the book, a site of all of this, to build/book", ("python tools/make_book.py",)),
+    "slides": Task(
+        "write slides of notebooks 00 and 04 to build/slides", ("python tools/make_slides.py build/slides",)
+    ),
+    "otter": Task(
+        "write the exercises as assignments for otter-grader to build/otter, and try them: minutes",
+        ("python tools/make_otter.py build/otter --venv build/otter-venv",),
+    ),
     "lab": Task("open JupyterLab on the notebooks", ("python -m jupyter lab notebooks",)),
     "lint": Task("the rules of layout and style", LINT),
     "fast": Task("the fast tests", (FAST,)),

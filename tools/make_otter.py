@@ -1,19 +1,22 @@
 """Make assignments for otter-grader (https://otter-grader.readthedocs.io) from the exercises of the notebooks.
 
     python tools/make_otter.py FOLDER                       # what `otter assign` reads: FOLDER/NAME/NAME.ipynb
-    python tools/make_otter.py FOLDER --otter PROGRAM       # and what `otter` makes of it, tried
+    python tools/make_otter.py FOLDER --venv VENV           # and what `otter` makes of it, tried
     python tools/make_otter.py FOLDER --only 04 ...         # of these notebooks
 
 An assignment has the exercises of a notebook, with the imports that they need and without the lesson, so that it runs
-in seconds. With --otter, FOLDER/NAME/dist/student is what students get and FOLDER/NAME/dist/autograder what they do
+in seconds. With --venv, FOLDER/NAME/dist/student is what students get and FOLDER/NAME/dist/autograder what they do
 not. `otter run` then has to give the solution all points and the open version none; the exit status says if it did.
 """
 
 import argparse
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from diffseg import check
 from diffseg.commands.needed import needed
 from diffseg.commands.submissions import HANDED
 
+OTTER = "otter-grader[grading]==7.0.0"  # the version that was tried
 CONFIG = """# ASSIGNMENT CONFIG
 name: {name}
 init_cell: true
@@ -41,8 +45,9 @@ generate:
 """
 TITLE = """# {title}: exercises
 
-Read [the notebook]({name}.ipynb) first. Write each function below; the last line of its cell tries it and says what is
-wrong, and the cell after it counts your points."""
+Read the notebook of this name first, whose exercises these are. Write each function below; the last line of its cell
+tries it and says what is wrong, and the cell after it counts your points."""
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)  # what a task proposes to try
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -84,7 +89,9 @@ def assignment(notebook: NotebookNode, name: str) -> NotebookNode:
     cells = notebook.cells
     numbers = [number for number, cell in enumerate(cells) if is_solution(cell)]
     before = [cell.source for cell in cells[: numbers[0]] if cell.cell_type == "code"]
-    imports = "\n".join(needed(before, [cells[number].source for number in numbers]))
+    used = [cells[number].source for number in numbers]
+    used += [block for number in numbers for block in BLOCK.findall(cells[number - 1].source)]
+    imports = "\n".join(line for line in needed(before, used) if line.startswith(("import ", "from ")))
     title = cells[0].source.splitlines()[0].removeprefix("# ")
     made = [
         new_raw_cell(CONFIG.format(name=name)),
@@ -109,6 +116,28 @@ def write_assignments(folder: Path, only: Iterable[str] = ()) -> list[Path]:
     return written
 
 
+def environment(folder: Path) -> Path:
+    """The program `otter`, in a virtual environment that is made if need be. Torch and all else it shares with this one.
+
+    Raises:
+        subprocess.CalledProcessError: if it cannot be installed.
+    """
+    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
+    made = next(scripts.glob("otter*"), None)
+    if made is None:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        python = next(scripts.glob("python*"))
+        asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        theirs = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        # addsitedir, and not the path alone: so packages that are installed in place are found, too.
+        shared = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+        Path(theirs, "shared.pth").write_text(shared, encoding="utf-8")
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", OTTER]
+        subprocess.run(install, check=True)
+        made = next(scripts.glob("otter*"))
+    return made.absolute()
+
+
 def assign(otter: Path, master: Path) -> tuple[Path, Path, Path]:
     """Let otter make its files: the notebook of the students, the solved one, and the zip file that grades them.
 
@@ -117,7 +146,7 @@ def assign(otter: Path, master: Path) -> tuple[Path, Path, Path]:
     """
     dist = master.parent / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    subprocess.run([otter.absolute(), "assign", master.name, "dist"], cwd=master.parent, check=True)
+    subprocess.run([otter, "assign", master.name, "dist"], cwd=master.parent, check=True)
     (grader,) = (dist / "autograder").glob("*.zip")
     return dist / "student" / master.name, dist / "autograder" / master.name, grader
 
@@ -125,7 +154,7 @@ def assign(otter: Path, master: Path) -> tuple[Path, Path, Path]:
 def points(otter: Path, submission: Path, grader: Path, out: Path) -> tuple[float, float]:
     """What `otter run` gives a submission: points, and how many there are."""
     out.mkdir(exist_ok=True)
-    command = [otter.absolute(), "run", submission, "-a", grader, "-o", out, "--no-logo"]
+    command = [otter, "run", submission, "-a", grader, "-o", out, "--no-logo"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     tests = [each for each in json.loads((out / "results.json").read_text())["tests"] if "max_score" in each]
     return sum(each.get("score", 0) for each in tests), sum(each["max_score"] for each in tests)
@@ -134,17 +163,18 @@ def points(otter: Path, submission: Path, grader: Path, out: Path) -> tuple[floa
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--otter", type=Path, metavar="PROGRAM", help="make what it makes of them, and try it")
+    parser.add_argument("--venv", type=Path, help="let otter make its files, and try them; it is installed there")
     parser.add_argument("--only", nargs="+", default=(), metavar="NN", help="beginnings of the names of notebooks")
     options = parser.parse_args(arguments)
+    otter = environment(options.venv) if options.venv else None
     failed = 0
     for master in write_assignments(options.folder, options.only):
-        if options.otter is None:
+        if otter is None:
             print(master)
             continue
-        student, solved, grader = assign(options.otter, master)
-        full, most = points(options.otter, solved, grader, master.parent / "solved")
-        none, _ = points(options.otter, student, grader, master.parent / "open")
+        student, solved, grader = assign(otter, master)
+        full, most = points(otter, solved, grader, master.parent / "solved")
+        none, _ = points(otter, student, grader, master.parent / "open")
         failed += (full, none) != (most, 0)
         print(f"{master.stem:28} solution {full:g} of {most:g} points, open version {none:g}", flush=True)
     return int(bool(failed))
