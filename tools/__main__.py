@@ -161,6 +161,10 @@ TASKS = {
         "run every notebook, store its outputs in the file, make the exercises anew", (f"{RUN} --inplace", EXERCISES)
     ),
     "exercises": Task("make notebooks/exercises, with the answers taken out, from the notebooks", (EXERCISES,)),
+    "badges": Task(
+        "REPO=owner/name: badges for Colab and Binder, the address of the repository; without REPO none",
+        ("python tools/make_badges.py",),
+    ),
     "format": Task(
         "format and lint, mending what can be mended", ("python -m ruff format .", "python -m ruff check --fix .")
     ),

@@ -85,6 +85,7 @@ def open_version(notebook: NotebookNode, name: str) -> NotebookNode:
         cells.append(cell)
         if solution:
             cells.append(new_markdown_cell(folded(original), id=f"{cell.id}-solution"))
+    cells[0].source = cells[0].source.replace(f"notebooks/{name}", f"notebooks/{FOLDER}/{name}")  # of badges
     cells[0].source += NOTE.format(name=name)
     copy.cells = cells
     return copy
@@ -107,23 +108,26 @@ def stale(folder: Path = NOTEBOOKS) -> list[Path]:
     return sorted(path for path in made.keys() | there.keys() if made.get(path) != there.get(path))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if something is out of date")
-    options = parser.parse_args(arguments)
-    paths = stale()
-    for path in paths:
-        print(f"{'out of date' if options.check else 'written'}: {path.relative_to(NOTEBOOKS)}")
-    if options.check:
-        return int(bool(paths))
-    made = open_versions()
+def write(folder: Path = NOTEBOOKS) -> list[Path]:
+    """Bring the exercises up to date; returns the files that were written or removed."""
+    paths, made = stale(folder), open_versions(folder)
     for path in paths:
         if path in made:
             path.parent.mkdir(exist_ok=True)
-            path.write_text(made[path], encoding="utf-8")
+            path.write_text(made[path], encoding="utf-8", newline="\n")
         else:
             path.unlink()
-    return 0
+    return paths
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if something is out of date")
+    check = parser.parse_args(arguments).check
+    paths = stale() if check else write()
+    for path in paths:
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(NOTEBOOKS)}")
+    return int(check and bool(paths))
 
 
 if __name__ == "__main__":
