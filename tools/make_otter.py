@@ -117,7 +117,7 @@ def write_assignments(folder: Path, only: Iterable[str] = ()) -> list[Path]:
 
 
 def environment(folder: Path) -> Path:
-    """The program `otter`, in a virtual environment that is made if need be and shares torch and all else with this one.
+    """The program `otter`, in an environment that is made if need be and shares torch and all else with this one.
 
     Raises:
         subprocess.CalledProcessError: if it cannot be installed.
