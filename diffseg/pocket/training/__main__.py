@@ -1,9 +1,8 @@
 """Train the embedded models again: `python -m diffseg.pocket.training all`.
 
 Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about a day
-on two CPU cores; `--longer 4` trains four times as long, `--minutes 30` stops by itself after half an hour. `more` goes
-on from the weights that are there. `behaviour` measures whether the models do what the lessons need: one table of
-means, 95% intervals and targets.
+on two CPU cores; `--longer 4` trains four times as long, `--minutes 30` stops by itself after half an hour.
+`behaviour` measures whether the models do what the lessons need: one table of means, 95% intervals and targets.
 """
 
 import argparse
@@ -20,8 +19,6 @@ from .behaviour import GROUPS, Models, Settings, behaviour
 from .loop import OutOfTime
 from .recipes import (
     Recipe,
-    improve_pocket_sd,
-    teach_pocket_sd,
     train_pocket_blip,
     train_pocket_dino,
     train_pocket_sd,
@@ -29,7 +26,7 @@ from .recipes import (
 from .validation import tune, validate, validate_captions, validate_dino, validate_words
 
 _EVERYTHING = ("all", "restart")
-_VERBS = (*_EVERYTHING, "more", "words", "name", "tune", "validate", "blip", "dino", "behaviour")
+_VERBS = (*_EVERYTHING, "name", "tune", "validate", "blip", "dino", "behaviour")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,10 +73,6 @@ def _train(given: argparse.Namespace, recipe: Recipe) -> None:
     text_to_image, captioner, vit = _folders(given.models)
     if given.what in _EVERYTHING:
         train_pocket_sd(recipe, given.runs, text_to_image, given.device)
-    if given.what == "more":
-        improve_pocket_sd(recipe, given.runs, text_to_image, given.device)
-    if given.what == "words":
-        teach_pocket_sd(recipe, given.runs, text_to_image, given.device)
     if given.what == "tune":
         print("threshold", tune(text_to_image, given.scenes, given.rich))
     if given.what == "behaviour":
@@ -95,9 +88,9 @@ def _train(given: argparse.Namespace, recipe: Recipe) -> None:
 
 def _validate(given: argparse.Namespace) -> None:
     text_to_image, captioner, vit = _folders(given.models)
-    if given.what in (*_EVERYTHING, "more", "words", "validate"):
+    if given.what in (*_EVERYTHING, "validate"):
         print(validate(text_to_image, given.scenes, given.rich).round(4).to_string())
-    if given.what in (*_EVERYTHING, "words", "name"):
+    if given.what in (*_EVERYTHING, "name"):
         print(validate_words(text_to_image, given.scenes, given.rich).round(4).to_string())
     if given.what in (*_EVERYTHING, "blip"):
         print(validate_captions(captioner, given.scenes, given.rich).round(4).to_string())

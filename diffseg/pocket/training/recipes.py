@@ -6,7 +6,6 @@ With `Recipe.deadline` it stops by itself and raises `OutOfTime`.
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,13 +20,13 @@ from ..scenes import scene
 from .blip import SIDE, build_processor, train_blip
 from .dino import Distillation, build_vit, train_dino
 from .dino import build_processor as build_dino_processor
-from .latents import encode_scenes
+from .latents import Latents, encode_scenes
 from .pictures import draw_scenes
+from .places import train_noun_net
 from .text import build_text_encoder, build_tokenizer
-from .unet import Denoiser, build_scheduler, build_unet, train_unet
+from .unet import Denoiser, Lessons, build_scheduler, build_unet, train_unet
 from .vae import train_vae
 from .validation import tune, tune_dino
-from .words import teacher_of, train_words
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,8 @@ class Recipe:
 
     vae_steps: int = 600
     vae_batch: int = 16
-    unet: tuple[Stage, ...] = (
-        Stage(256, 12000, 60000, 8),
-        Stage(384, 8000, 8000, 4, 0.7),
-        Stage(512, 6000, 6000, 4, 0.5),
-    )
-    words: Stage = Stage(256, 10000, 9500, 8)
+    nouns: Stage = Stage(256, 12000, 8000, 32)  # at least as many scenes as any stage of the UNet
+    unet: tuple[Stage, ...] = (Stage(256, 12000, 8000, 8), Stage(512, 4000, 1000, 4, 0.5))
     blip_scenes: int = 16000
     blip_steps: int = 2500
     blip_batch: int = 32
@@ -75,7 +70,7 @@ class Recipe:
             blip_scenes=round(self.blip_scenes * factor),
             blip_steps=round(self.blip_steps * factor),
             unet=tuple(stage.longer(factor) for stage in self.unet),
-            words=self.words.longer(factor),
+            nouns=self.nouns.longer(factor),
             dino=tuple(stage.longer(factor) for stage in self.dino),
         )
 
@@ -97,40 +92,9 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     tokenizer = _learn_tokenizer(recipe)
     torch.manual_seed(0)
     pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
-    _train_unet_in_stages(pipe, recipe.unet, recipe, runs, device)
-    _teach_words(pipe, recipe, runs, device)
-    _save(pipe, pd.concat([_log(runs, "vae"), *_unet_logs(runs, recipe.unet), _log(runs, "words")]), target)
-    tune(target, recipe.tuning_scenes, recipe.rich)
-
-
-def improve_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train the UNet and text encoder of an existing model on, in all stages but the first, and save it in its place.
-
-    Args:
-        recipe: as for training from nothing.
-        runs: for checkpoints, latents and logs: the same folder to go on after a stop, a new one for another round.
-        target: the model's folder, read and written.
-        device: where to train.
-    """
-    pipe, stages = DiffSegPipeline.from_pretrained(target), recipe.unet[1:]
-    _train_unet_in_stages(pipe, stages, recipe, runs / "more", device)
-    _teach_words(pipe, recipe, runs / "more", device)
-    logs = [pd.read_csv(target / "training.csv"), *_unet_logs(runs / "more", stages), _log(runs / "more", "words")]
-    _save(pipe, pd.concat(logs), target)
-    tune(target, recipe.tuning_scenes, recipe.rich)
-
-
-def teach_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
-    """Train the cross-attention and text encoder of an existing model from random weights, and save it in its place.
-
-    Args:
-        recipe: `words`, `captions`, `tuning_scenes`, `workers` and `deadline` are used.
-        runs, target, device: as in `improve_pocket_sd`.
-    """
-    pipe = DiffSegPipeline.from_pretrained(target)
-    _teach_words(pipe, recipe, runs, device)
-    before = pd.read_csv(target / "training.csv").query("stage != 'words'")
-    _save(pipe, pd.concat([before, _log(runs, "words")]), target)
+    _train_unet_in_stages(pipe, recipe, runs, device)
+    stages = ["vae", "nouns", *(f"unet-{stage.size}" for stage in recipe.unet)]
+    _save(pipe, pd.concat([_log(runs, stage) for stage in stages]), target)
     tune(target, recipe.tuning_scenes, recipe.rich)
 
 
@@ -178,46 +142,31 @@ def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "c
     tune_dino(target, recipe.tuning_scenes, recipe.rich)
 
 
-def _train_unet_in_stages(
-    pipe: DiffSegPipeline, stages: Sequence[Stage], recipe: Recipe, runs: Path, device: str
-) -> None:
+def _train_unet_in_stages(pipe: DiffSegPipeline, recipe: Recipe, runs: Path, device: str) -> None:
     """Train the pipeline's UNet and text encoder, in place, on one size of scene after the other."""
-    for stage in stages:
-        latents = encode_scenes(
-            pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline,
-            rich=recipe.rich,
-        )  # fmt: skip
+    small = _encode(pipe, recipe.nouns, recipe, runs)
+    nouns = train_noun_net(
+        small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline
+    )
+    for stage in recipe.unet:
+        lessons = Lessons(_encode(pipe, stage, recipe, runs), small, nouns, pipe.tokenizer)
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
         denoiser = train_unet(
-            denoiser, pipe.tokenizer, latents, runs / f"unet-{stage.size}", stage.steps, stage.batch,
-            stage.lr_scale, device, seed=stage.size, deadline=recipe.deadline,
+            denoiser, lessons, runs / f"unet-{stage.size}", stage.steps, stage.batch, stage.lr_scale, device,
+            seed=stage.size, deadline=recipe.deadline,
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
 
 
-def _teach_words(pipe: DiffSegPipeline, recipe: Recipe, runs: Path, device: str) -> None:
-    """Give the pipeline a new tokenizer, text encoder and cross-attention, and train them."""
-    stage, tokenizer = recipe.words, _learn_tokenizer(recipe)
-    latents = encode_scenes(
-        pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, painted=True,
-        deadline=recipe.deadline, rich=recipe.rich,
+def _encode(pipe: DiffSegPipeline, stage: Stage, recipe: Recipe, runs: Path) -> Latents:
+    return encode_scenes(
+        pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline,
+        rich=recipe.rich,
     )  # fmt: skip
-    teacher = teacher_of(Denoiser(pipe.unet, pipe.text_encoder), pipe.tokenizer)
-    torch.manual_seed(stage.size)
-    denoiser = Denoiser(pipe.unet, build_text_encoder(tokenizer))
-    denoiser = train_words(
-        denoiser, tokenizer, teacher, latents, runs / "words", stage.steps, stage.batch, device,
-        deadline=recipe.deadline,
-    )  # fmt: skip
-    pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder, tokenizer=tokenizer)
 
 
 def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
     return build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
-
-
-def _unet_logs(runs: Path, stages: Sequence[Stage]) -> list[pd.DataFrame]:
-    return [_log(runs, f"unet-{stage.size}") for stage in stages]
 
 
 def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:

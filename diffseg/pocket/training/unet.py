@@ -1,21 +1,25 @@
 """The denoiser of pocket-sd: Stable Diffusion v1's UNet with few channels, and its training."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .latents import Latents
 from .loop import Plan, muon_and_adamw, train
-from .non_local_means import QueriesAndKeys, choose_side, non_local_means_loss
-
-#: How often a caption is replaced by the empty prompt, which DiffSeg uses.
-CAPTION_DROPOUT = 0.3
+from .non_local_means import NOUN_WIDTH, Attentions, meanings, noise_levels, non_local_means_loss, values_of
+from .places import NounNet, find_places, table_of_nouns
+from .words import Prompt, choose_prompt, classes_of_tokens, words_loss
 
 #: Cap of the signal-to-noise ratio in the loss (Hang et al. 2023, "min-SNR"): nearly clean latents, where only
 #: unpredictable detail is left to learn, would otherwise take most of the gradient.
@@ -24,9 +28,9 @@ MAX_SNR = 5.0
 #: Beta distribution of the timesteps in training, as parts of the schedule: most often around 0.3, DiffSeg's timestep.
 TIMESTEP_BETA = (1.5, 2.5)
 
-
-#: Weight of the second task of self-attention beside the denoising of the whole network.
-NON_LOCAL_MEANS = 0.5
+#: Weights of the tasks: denoising by the whole network, self-attention as non-local means, nouns in hidden states and
+#: nouns in cross-attention.
+WEIGHTS = {"denoising": 1.0, "non-local means": 1.0, "probes": 0.5, "words": 0.3}
 
 
 class Denoiser(nn.Module):
@@ -36,16 +40,50 @@ class Denoiser(nn.Module):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
 
-    def forward(
-        self,
-        noisy: Float[Tensor, "n 4 side side"],
-        timesteps: Int[Tensor, " n"],
-        tokens: Int[Tensor, "n context"],
-        mask: Int[Tensor, "n context"] | None = None,
-    ) -> Float[Tensor, "n 4 side side"]:
-        """The noise that was added; a mask is 0 for the tokens that must not be attended to."""
-        text = self.text_encoder(tokens).last_hidden_state
-        return self.unet(noisy, timesteps, text, encoder_attention_mask=mask).sample
+
+class ProbedDenoiser(nn.Module):
+    """A denoiser, and linear probes that tell from its hidden states which noun belongs where.
+
+    What is asked of hidden states is learned much sooner than what has to come about by itself (Yu et al. 2025,
+    "Representation Alignment for Generation"). The probes are dropped after training.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        first, second, third, last = denoiser.unet.config.block_out_channels
+        self.probes = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(8, channels), nn.Conv2d(channels, NOUN_WIDTH, 1))
+            for channels in (second, third, last, last, third, second)
+        )
+
+    @contextmanager
+    def hidden_states(self) -> Iterator[dict[int, Float[Tensor, "n channels h w"]]]:
+        """Filled by the passes inside the `with`: the states that the probes read, by the probe's number."""
+        unet, states = self.denoiser.unet, {}
+
+        def keep(number: int, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+            def read(_: nn.Module, given: tuple, output: Tensor | tuple[Tensor]) -> None:
+                states[number] = output[0] if isinstance(output, tuple) else output
+
+            return module.register_forward_hook(read)
+
+        modules = [*(block.attentions[-1] for block in unet.down_blocks[1:3]), unet.mid_block]
+        modules += [block.resnets[-1] for block in unet.up_blocks[:3]]
+        hooks = [keep(number, module) for number, module in enumerate(modules)]
+        try:
+            yield states
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def probing_loss(self, states: dict[int, Tensor], meaning: Float[Tensor, "n width side side"]) -> Float[Tensor, ""]:
+        """Mean squared error of the probes."""
+        errors = []
+        for number, state in states.items():
+            wanted = F.adaptive_avg_pool2d(meaning, state.shape[-1])
+            errors.append((self.probes[number](state.float()) - wanted).square().mean())
+        return torch.stack(errors).mean()
 
 
 def build_unet(text_width: int = 64) -> UNet2DConditionModel:
@@ -92,16 +130,94 @@ def snr_weights(scheduler: DDPMScheduler, timesteps: Int[Tensor, " n"]) -> Float
     return (MAX_SNR * (1 - kept) / kept).clamp(max=1)
 
 
-def drop_captions(rng: np.random.Generator, captions: list[str]) -> list[str]:
-    """Replace some captions by the empty prompt."""
-    dropped = rng.random(len(captions)) < CAPTION_DROPOUT
-    return ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
+@dataclass(frozen=True)
+class Batch:
+    """Noisy scenes with prompts, and what is known of them."""
+
+    clean: Float[Tensor, "n 4 side side"]
+    noise: Float[Tensor, "n 4 side side"]
+    timesteps: Int[Tensor, " n"]
+    prompts: list[Prompt]
+    places: Float[Tensor, "n classes small small"]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a denoiser is trained on.
+
+    Attributes:
+        latents: of the scenes, with captions.
+        small: of the same scenes, at the size that `nouns` was trained on; there may be more of them.
+        nouns: says which noun belongs where.
+        tokenizer: of the text encoder.
+    """
+
+    latents: Latents
+    small: Latents
+    nouns: NounNet
+    tokenizer: CLIPTokenizer
+
+    @cached_property
+    def named(self) -> Bool[Tensor, "scenes classes"]:
+        """Which nouns the captions hold."""
+        return table_of_nouns(self.latents.captions)
+
+    def draw(self, rng: np.random.Generator, batch: int, device: torch.device) -> Batch:
+        """Random scenes, timesteps, noise and prompts."""
+        chosen = np.sort(rng.choice(len(self.latents.captions), batch, replace=False))
+        clean, small = (
+            torch.from_numpy(latents.values[chosen].astype(np.float32)).to(device)
+            for latents in (self.latents, self.small)
+        )
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32)).to(device)
+        timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, batch)).astype(np.int64)).to(device)
+        prompts = [choose_prompt(self.latents.captions[index], self.tokenizer, rng) for index in chosen]
+        places = find_places(self.nouns, small, self.named[torch.from_numpy(chosen)].to(device))
+        return Batch(clean, noise, timesteps, prompts, places)
+
+
+def losses(
+    model: ProbedDenoiser,
+    batch: Batch,
+    tokenizer: CLIPTokenizer,
+    scheduler: DDPMScheduler,
+    rng: np.random.Generator,
+) -> dict[str, Float[Tensor, ""]]:
+    """The loss of each task: denoising, and the three beside it, see `WEIGHTS`; without prompts there are no words.
+
+    Args:
+        model: on the device of the batch.
+        batch: see `Lessons.draw`.
+        tokenizer, scheduler: of the model.
+        rng: of the noise in values, and of the positions that are asked.
+    """
+    noisy = scheduler.add_noise(batch.clean, batch.noise, batch.timesteps)
+    device, texts = noisy.device, [prompt.text for prompt in batch.prompts]
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        text = model.denoiser.text_encoder(tokens).last_hidden_state
+        with model.hidden_states() as states, Attentions() as kept:
+            predicted = model.denoiser.unet(noisy, batch.timesteps, text).sample
+    errors = (predicted.float() - batch.noise).square().mean((1, 2, 3))
+    meaning = meanings(batch.places)
+    values = values_of(batch.clean, F.interpolate(meaning, size=noisy.shape[-2:], mode="bilinear"))
+    levels = noise_levels(scheduler, batch.timesteps)
+    results = {
+        "denoising": (snr_weights(scheduler, batch.timesteps) * errors).mean(),
+        "non-local means": non_local_means_loss(kept.self_attention, values, levels, rng),
+        "probes": model.probing_loss(states, meaning),
+    }
+    told = [index for index, text in enumerate(texts) if text]
+    if told:
+        layers = [(query[told], key[told]) for query, key in kept.cross_attention]
+        classes = classes_of_tokens([batch.prompts[index] for index in told], tokens.shape[1]).to(device)
+        results["words"] = words_loss(layers, classes, batch.places[told], rng)
+    return results
 
 
 def train_unet(
     denoiser: Denoiser,
-    tokenizer: CLIPTokenizer,
-    latents: Latents,
+    lessons: Lessons,
     folder: Path,
     steps: int,
     batch: int,
@@ -114,8 +230,7 @@ def train_unet(
 
     Args:
         denoiser: changed in place.
-        tokenizer: of the text encoder.
-        latents: training scenes.
+        lessons: what it is trained on.
         folder: for checkpoint and log.
         steps: optimiser steps.
         batch: scenes per step.
@@ -128,21 +243,13 @@ def train_unet(
         OutOfTime: see `train`.
     """
     scheduler = build_scheduler()
-    denoiser.to(device)
+    lessons.nouns.to(device)
 
-    def loss(model: Denoiser, rng: np.random.Generator, step: int) -> Tensor:
-        clean, _, captions = latents.sample(rng, batch)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, batch)).astype(np.int64))
-        noisy = scheduler.add_noise(clean, noise, timesteps).to(device)
-        prompts = drop_captions(rng, captions)
-        tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
-        with torch.autocast(device, torch.bfloat16), QueriesAndKeys(choose_side(clean.shape[-1], rng)) as kept:
-            predicted = model(noisy, timesteps.to(device), tokens)
-        errors = (predicted.float() - noise.to(device)).square().mean((1, 2, 3))
-        denoising = (snr_weights(scheduler, timesteps.to(device)) * errors).mean()
-        return denoising + NON_LOCAL_MEANS * non_local_means_loss(kept.layers, clean.to(device), rng)
+    def loss(model: ProbedDenoiser, rng: np.random.Generator, step: int) -> Tensor:
+        drawn = lessons.draw(rng, batch, torch.device(device))
+        parts = losses(model, drawn, lessons.tokenizer, scheduler, rng)
+        return torch.stack([WEIGHTS[task] * value for task, value in parts.items()]).sum()
 
-    optimizers = muon_and_adamw(denoiser, 0.02 * lr_scale, 1e-3 * lr_scale)
-    return train(denoiser, optimizers, loss, Plan(steps, ema=0.998, seed=seed, deadline=deadline), folder)
+    probed = ProbedDenoiser(denoiser).to(device)
+    optimizers = muon_and_adamw(probed, 0.02 * lr_scale, 1e-3 * lr_scale)
+    return train(probed, optimizers, loss, Plan(steps, ema=0.998, seed=seed, deadline=deadline), folder).denoiser

@@ -1,0 +1,166 @@
+"""Which noun belongs where in a picture, learned from captions alone.
+
+A caption says what a picture shows, but not where. Nevertheless every position is asked for the whole caption, by a
+network that sees no more than 14 of 32 latent positions around it. Of what it sees it can be sure; of everything else
+it can only say how often that is there. So the nouns whose probability p rises most above their share q of all captions
+are those that the neighbourhood shows. Two measures of the rise are mixed,
+
+    0.8 (log p - log q) + 0.2 (logit p - logit q)
+
+The first favours the rarer nouns, the things; the second counts what must be absent, too, which tells the common
+stuff apart. The answers are coarse. A random walk between positions of like colour carries them to the edges of things,
+as in weakly supervised segmentation (Ahn and Kwak 2018, "Learning Pixel-level Semantic Affinity with Image-level
+Supervision").
+
+No label and no mask is used: whoever has pictures with captions can do the same.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ...semantics import find_nouns
+from ..catalogue import CLASSES, class_of
+from .latents import Latents
+from .loop import Plan, train
+
+#: Part of the first measure of the rise, see above.
+RARENESS = 0.8
+
+#: Distances at which two positions stop being alike: in colour, as parts of the standard deviation of the latents, and
+#: in the plane, as parts of a picture's side.
+COLOUR_REACH, PLACE_REACH = 0.35, 1 / 8
+
+#: Steps of the random walk, and the chance to walk on in each; otherwise it starts again where it began.
+WALK_STEPS, WALK_ON = 10, 0.9
+
+
+def nouns_in(caption: str) -> frozenset[int]:
+    """The classes whose nouns a caption holds."""
+    found = (class_of(noun.word) for noun in find_nouns(caption))
+    return frozenset(number for number in found if number is not None)
+
+
+def table_of_nouns(captions: Sequence[str]) -> Bool[Tensor, "captions classes"]:
+    """Whether each caption names each class."""
+    table = torch.zeros(len(captions), len(CLASSES), dtype=torch.bool)
+    for row, caption in zip(table, captions, strict=True):
+        row[list(nouns_in(caption))] = True
+    return table
+
+
+class NounNet(nn.Module):
+    """Logits of the nouns of a caption, from the neighbourhood of each second position of a latent.
+
+    Args:
+        shares: of all captions that name each class, which is what can be known without a picture.
+        width: channels.
+    """
+
+    def __init__(self, shares: Float[Tensor, " classes"], width: int = 96) -> None:
+        super().__init__()
+        # Batch normalisation: any other would let a position see the whole picture, in its mean and variance.
+        self.layers = nn.Sequential(
+            nn.Conv2d(4, 32, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(32, width, 4, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width), nn.SiLU(), nn.Dropout2d(0.1),
+            nn.Conv2d(2 * width, 2 * width, 1), nn.SiLU(),
+            nn.Conv2d(2 * width, len(shares), 1),
+        )  # fmt: skip
+        self.register_buffer("shares", shares)
+
+    def forward(self, latents: Float[Tensor, "n 4 side side"]) -> Float[Tensor, "n classes half half"]:
+        return self.layers(latents)
+
+    def rise(self, latents: Float[Tensor, "n 4 side side"]) -> Float[Tensor, "n classes half half"]:
+        """How much more probable each noun is at a position than in general, see above."""
+        logits, prior = self(latents), self.shares.logit()[:, None, None]
+        return RARENESS * (F.logsigmoid(logits) - F.logsigmoid(prior)) + (1 - RARENESS) * (logits - prior)
+
+
+def train_noun_net(
+    latents: Latents,
+    folder: Path,
+    steps: int,
+    batch: int,
+    device: str = "cpu",
+    seed: int = 0,
+    deadline: float = math.inf,
+) -> NounNet:
+    """Train the network on latents with captions, or go on where it was stopped.
+
+    Args:
+        latents: training scenes; their labels are not used.
+        folder: for checkpoint and log.
+        steps: optimiser steps.
+        batch: scenes per step.
+        device: where to train.
+        seed: of the weights and the choice of scenes.
+        deadline: see `Plan`.
+
+    Raises:
+        OutOfTime: see `train`.
+    """
+    torch.manual_seed(seed)
+    named = table_of_nouns(latents.captions).float()
+    net = NounNet(named.mean(dim=0).clamp(0.5 / len(named), 1 - 0.5 / len(named))).to(device)
+
+    def loss(model: NounNet, rng: np.random.Generator, step: int) -> Tensor:
+        chosen = np.sort(rng.choice(len(named), batch, replace=False))
+        clean = torch.from_numpy(latents.values[chosen].astype(np.float32)).to(device)
+        if rng.random() < 0.5:  # captions do not mention left and right
+            clean = clean.flip(-1)
+        logits = model(clean)
+        targets = named[torch.from_numpy(chosen)].to(device)[:, :, None, None].expand_as(logits)
+        return F.binary_cross_entropy_with_logits(logits, targets)
+
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.01)
+    plan = Plan(steps, warmup=steps // 4, cooldown=0.75, ema=0.99, seed=seed, deadline=deadline)
+    averaged = train(net, [optimizer], loss, plan, folder)
+    for own, trained in zip(averaged.buffers(), net.buffers(), strict=True):  # statistics are not averaged
+        own.copy_(trained)
+    return averaged
+
+
+def walk(
+    start: Float[Tensor, "n classes side side"], latents: Float[Tensor, "n 4 side side"]
+) -> Float[Tensor, "n classes side side"]:
+    """Where random walks between like positions end: the mean of what the answers are there.
+
+    Args:
+        start: an answer for each position.
+        latents: of standard deviation 1.
+    """
+    side = latents.shape[-1]
+    colours = rearrange(latents, "n c h w -> n (h w) c") / COLOUR_REACH
+    places = torch.cartesian_prod(*[torch.arange(side, device=latents.device) / (side * PLACE_REACH)] * 2)
+    alike = -(torch.cdist(colours, colours).square() + torch.cdist(places, places).square()) / 2
+    transition = alike.softmax(dim=-1)  # [n, from, to]
+    begun = answers = rearrange(start, "n k h w -> n (h w) k")
+    for _ in range(WALK_STEPS):
+        answers = WALK_ON * transition @ answers + (1 - WALK_ON) * begun
+    return rearrange(answers, "n (h w) k -> n k h w", h=side)
+
+
+@torch.no_grad()
+def find_places(
+    net: NounNet, latents: Float[Tensor, "n 4 side side"], named: Bool[Tensor, "n classes"]
+) -> Float[Tensor, "n classes side side"]:
+    """The probability of each noun of a scene's caption at each position; of nouns that it does not hold 0.
+
+    Args:
+        net: trained.
+        latents: of clean pictures, of the size that the network was trained on.
+        named: see `table_of_nouns`; each caption holds a noun.
+    """
+    rise = F.interpolate(net.rise(latents), size=latents.shape[-2:], mode="bilinear")
+    start = rise.masked_fill(~named[:, :, None, None], -math.inf).softmax(dim=1)
+    return walk(start, latents / latents.std())

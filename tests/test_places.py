@@ -1,0 +1,102 @@
+"""Where the nouns of captions belong: what the network may see, the random walk, and that captions are enough."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffseg.pocket import CLASSES, scene
+from diffseg.pocket.training import places
+from diffseg.pocket.training.latents import Latents
+from diffseg.pocket.training.places import NounNet, find_places, nouns_in, table_of_nouns, train_noun_net, walk
+
+DOG, SHEEP, GRASS, SNOW = (CLASSES.index(name) for name in ("dog", "sheep", "grass", "snow"))
+
+
+def test_nouns_of_a_caption_are_classes():
+    assert nouns_in("Two sheep and a red dog on the grass in front of a spoon") == {DOG, SHEEP, GRASS}
+    for seed in range(30):
+        drawn = scene(seed, 64)
+        assert nouns_in(drawn.caption) == {CLASSES.index(name) for name in drawn.nouns}
+    table = table_of_nouns(["A dog", "The snow and a sheep"])
+    assert table.shape == (2, len(CLASSES)) and table.sum().item() == 3
+    assert table[0, DOG] and table[1, SNOW] and table[1, SHEEP]
+
+
+def test_a_position_sees_no_more_than_its_neighbourhood():
+    net = NounNet(torch.full((27,), 0.2)).eval()
+    latents = torch.randn(1, 4, 32, 32, requires_grad=True)
+    net(latents)[0, :, 8, 8].sum().backward()
+    rows, columns = np.nonzero(latents.grad[0].abs().sum(0).numpy())
+    assert np.ptp(rows) + 1 == np.ptp(columns) + 1 == 14
+    assert rows.min() <= 16 <= rows.max()
+
+
+def test_what_is_known_without_the_picture_is_no_rise():
+    shares = torch.linspace(0.05, 0.9, 27)
+    net = NounNet(shares).eval()
+    with torch.no_grad():
+        net.layers[-1].weight.zero_()
+        net.layers[-1].bias.copy_(shares.logit())
+        torch.testing.assert_close(net.rise(torch.randn(1, 4, 8, 8)), torch.zeros(1, 27, 4, 4), atol=1e-5, rtol=0)
+        net.layers[-1].bias.copy_((2 * shares).clamp(max=0.95).logit())
+        probable, prior = (2 * shares).clamp(max=0.95), shares
+        wanted = 0.8 * (probable / prior).log() + 0.2 * (probable.logit() - prior.logit())
+        torch.testing.assert_close(net.rise(torch.randn(1, 4, 8, 8))[0, :, 0, 0], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_walk_is_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    side, latents, start = 3, torch.randn(1, 4, 3, 3, generator=generator), torch.rand(1, 2, 3, 3, generator=generator)
+    transition = np.zeros((9, 9))
+    for i, j in np.ndindex(9, 9):
+        (r, c), (s, d) = divmod(i, side), divmod(j, side)
+        colour = (latents[0, :, r, c] - latents[0, :, s, d]).square().sum().item() / places.COLOUR_REACH**2
+        place = ((r - s) ** 2 + (c - d) ** 2) / (side * places.PLACE_REACH) ** 2
+        transition[i, j] = np.exp(-(colour + place) / 2)
+    transition /= transition.sum(1, keepdims=True)
+    begun = answer = start[0].reshape(2, 9).T.double().numpy()
+    for _ in range(places.WALK_STEPS):
+        answer = places.WALK_ON * transition @ answer + (1 - places.WALK_ON) * begun
+    np.testing.assert_allclose(walk(start, latents)[0].reshape(2, 9).T, answer, atol=1e-5)
+
+
+def test_the_walk_stays_within_a_colour_and_keeps_sums():
+    latents = torch.ones(1, 4, 16, 16)
+    latents[..., 8:] = -1
+    start = torch.zeros(1, 2, 16, 16)
+    start[:, 0] = 1
+    start[:, :, :, :2] = torch.tensor([0.0, 1.0])[:, None, None]  # known at the left edge only
+    end = walk(start, latents)
+    torch.testing.assert_close(end.sum(1), torch.ones(1, 16, 16))
+    assert end[0, 1, :, 7].min() > 0.05  # carried to the border of the colour
+    assert end[0, 1, :, 8:].max() < 1e-3  # and not beyond
+
+
+def halves(number, side=16):
+    """Latents whose halves, above and below or the other way round, show two of four nouns, and captions without
+    a word about where."""
+    rng = np.random.default_rng(0)
+    colours = dict(zip((DOG, SHEEP, GRASS, SNOW), np.linalg.qr(rng.normal(size=(4, 4)))[0]))
+    values, labels, captions = [], [], []
+    for _ in range(number):
+        thing, stuff = rng.choice([DOG, SHEEP]), rng.choice([GRASS, SNOW])
+        label = np.full((side, side), stuff, np.uint8)
+        label[slice(side // 2) if rng.random() < 0.5 else slice(side // 2, None)] = thing
+        latent = np.stack([colours[n] for n in label.flat], -1).reshape(4, side, side)
+        values.append(latent + 0.1 * rng.standard_normal(latent.shape))
+        labels.append(label)
+        captions.append(f"A {CLASSES[thing]} on the {CLASSES[stuff]}")
+    return Latents(np.array(values, np.float16), np.array(labels), captions)
+
+
+@pytest.mark.slow
+def test_captions_are_enough_to_find_what_is_where(tmp_path):
+    drawn = halves(96)
+    net = train_noun_net(drawn, tmp_path, steps=60, batch=16, seed=1)
+    unseen = halves(120)
+    latents = torch.from_numpy(unseen.values[96:].astype(np.float32))
+    found = find_places(net, latents, table_of_nouns(unseen.captions[96:]))
+    torch.testing.assert_close(found.sum(1), torch.ones(24, 16, 16))
+    assert (found.argmax(1).numpy() == unseen.labels[96:]).mean() > 0.95
+    again = train_noun_net(drawn, tmp_path, steps=60, batch=16, seed=1)  # nothing is left to do
+    torch.testing.assert_close(again.state_dict(), net.state_dict(), rtol=0, atol=0)
