@@ -212,7 +212,9 @@ HOSTILE = {
     "stopped": {
         "unseen": function(UNSEEN, "while True:", "    try: time.sleep(1)", "    except BaseException: pass"),
         "linked_groups": function(GROUPS, "os._exit(0)"),
-        "merge_by_size": function(SIZES, "for _ in range(80):", "    if not os.fork():", "        os.setsid()", SLEEP),
+        "merge_by_size": function(
+            SIZES, "for _ in range(80):", "    if not os.fork():", "        os.setsid()", SLEEP, SLEEP[8:]
+        ),
     },
     "greedy": {
         "unseen": function(UNSEEN, "return [np.ones(10**8) for _ in range(10**4)]"),

@@ -144,12 +144,13 @@ def _watch(process: subprocess.Popen, heard: _Listener, limits: Limits) -> str:
         if process.poll() is not None:
             heard.wait(1.0)
             return "done" if heard.done else "died"
-        since, seconds = (heard.began, limits.seconds) if heard.began else (started, _START)
-        if time.monotonic() - since > seconds:
-            return "time"
+        # Before the time: who has started many processes makes this very look slow.
         family = _family(process.pid)
         if len(family) > limits.processes:
             return "processes"
+        since, seconds = (heard.began, limits.seconds) if heard.began else (started, _START)
+        if time.monotonic() - since > seconds:
+            return "time"
         # Quickly first: what forks share is counted once for each of them.
         if sum(map(_resident, family)) > limits.memory and sum(map(_own, family)) > limits.memory:
             return "memory"
