@@ -24,17 +24,18 @@ def chapter(notebook: NotebookNode, fit_links: Callable[[str], str]) -> Notebook
         notebook: with its outputs.
         fit_links: makes the links of a piece of Markdown fit the page.
     """
-    cells, section = [], ""
+    cells, section, before = [], "", ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             section = ([section] + re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE))[-1]
+            before = cell.source
             cells.append(new_markdown_cell(fit_links(cell.source)))
         elif is_solution(cell):
             cells.append(NotebookNode(cell, source=stub(cell.source), outputs=[], execution_count=None, metadata={}))
             cells.append(new_markdown_cell(folded(cell.source)))
         else:
             drawn = any(kind in output.get("data", {}) for output in cell.outputs for kind in FIGURES)
-            alt = {"mystnb": {"image": {"alt": describe(cell.source, section)}}} if drawn else {}
+            alt = {"mystnb": {"image": {"alt": describe(cell.source, section, before)}}} if drawn else {}
             cells.append(NotebookNode(cell, metadata=NotebookNode(alt)))
             if is_live(cell):
                 cells.append(new_markdown_cell(LIVE))
@@ -46,11 +47,24 @@ def is_live(cell: NotebookNode) -> bool:
     return "nbval-ignore-output" in cell.metadata.get("tags", []) and not cell.outputs and "widgets" in cell.source
 
 
-def describe(source: str, section: str) -> str:
-    """Words for a figure, for those who do not see it: its section, and the titles and labels that its code writes."""
-    about = re.sub(r"[*`$\\]", "", section).strip(" .?")
+def describe(source: str, section: str, before: str = "") -> str:
+    """Words for a figure, for those who do not see it.
+
+    Args:
+        source: the cell that draws it. The titles and labels that it writes are named; if it writes none, the last
+            sentence before it says what is drawn.
+        section: the heading that it stands under.
+        before: the text before it.
+    """
     said = list(dict.fromkeys(text for text in _written(ast.parse(source)) if len(text) > 1))
-    return f"Figure, {about}: {'; '.join(said)}." if said else f"Figure, {about}."
+    sentences = re.split(r"(?<=[.:?])\s+", _plain(re.sub(r"^#.*$|<[^>]+>", "", before, flags=re.MULTILINE)))
+    words = "; ".join(said) or sentences[-1].rstrip(".:")
+    return f"Figure, {_plain(section).rstrip(' .?')}" + (f": {words}." if words else ".")
+
+
+def _plain(text: str) -> str:
+    """Markdown without its signs, in one line."""
+    return " ".join(re.sub(r"[*`$\\]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)).split())
 
 
 def _written(tree: ast.AST) -> Iterator[str]:

@@ -9,7 +9,7 @@ EQUATIONS = re.compile(r"(?<=Eq\. )\d+(?:(?:, | and | to )\d+)*")
 
 
 def as_rest(lines: Iterable[str]) -> list[str]:
-    """A docstring's lines: indented blocks become code, signs that mean something else are escaped, equations linked."""
+    """A docstring's lines: indented blocks become code, equations links, and signs that are no markup are escaped."""
     out, section, entries = [], "", []
     code = False
     for line in lines:

@@ -161,7 +161,7 @@ def write_explorer(path: Path) -> None:
 
     path.parent.mkdir()
     out = DiffSegPipeline.from_pretrained("pocket")(scene(SCENE).image)
-    widgets.export(out, path, title="One picture, and what its pixels attend to.")
+    widgets.export(out, path, title="What does a pixel see?")
 
 
 def build(out: Path) -> int:
@@ -182,6 +182,8 @@ def build(out: Path) -> int:
             ["-q", "-W", "--keep-going", "-n", "-d", str(Path(work, "doctrees")), str(source), str(pages)]
         )
         if status == 0:
+            for template in pages.rglob("*webpack-macros.html"):  # of the themes, which is no page
+                template.unlink()
             shutil.rmtree(out, ignore_errors=True)
             pages.rename(out)
     return status

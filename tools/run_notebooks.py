@@ -162,11 +162,11 @@ def explain(notebook, error: Exception) -> str:
 
 def with_formulas(source: str) -> str:
     """Markdown whose LaTeX has become MathML, which browsers draw without a script from the network."""
-    from latex2mathml.converter import convert
+    from formulas import draw  # slow to import
 
     def drawn(match: re.Match) -> str:
         code, displayed, inline = match.groups()
-        return code or convert(displayed or inline, display="block" if displayed else "inline")
+        return code or draw(displayed or inline, "block" if displayed else "inline")
 
     return FORMULA.sub(drawn, source)
 

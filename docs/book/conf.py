@@ -5,7 +5,7 @@ from typing import Any
 
 from book_docstrings import as_rest
 from docutils import nodes
-from latex2mathml.converter import convert
+from formulas import draw
 from make_book import repository
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
@@ -90,13 +90,13 @@ if OWNER_AND_NAME:
 
 
 def inline_formula(translator: HTML5Translator, node: nodes.math) -> None:
-    translator.body.append(convert(node.astext(), display="inline"))
+    translator.body.append(draw(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def displayed_formula(translator: HTML5Translator, node: nodes.math_block) -> None:
     lines = [line for line in re.split(r"\n\s*\n", node.astext()) if line.strip()]
-    formulas = "".join(f"<div>{convert(line, display='block')}</div>" for line in lines)
+    formulas = "".join(f"<div>{draw(line, 'block')}</div>" for line in lines)
     translator.body.append(f'<div class="formula">{formulas}</div>')
     raise nodes.SkipNode
 
@@ -105,6 +105,12 @@ def read_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, 
     lines[:] = as_rest(lines)
 
 
+def skip_constants(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """The reference lists functions and classes."""
+    return True if what == "module" and not callable(thing) else None
+
+
 def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
     app.connect("autodoc-process-docstring", read_docstring, priority=400)  # before napoleon
+    app.connect("autodoc-skip-member", skip_constants)

@@ -19,6 +19,7 @@ from socket import socket
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+NO_BROWSER = "no Chromium is installed; $CHROMIUM may name one"
 TOKEN = "only-here"
 START, PATIENCE = 120, 60  # seconds for a server to start, and for an answer, beside another program
 SETTINGS = {
