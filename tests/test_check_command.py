@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import socket
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +41,21 @@ def results(rows, submission):
     return {exercise: row["result"] for (name, exercise), row in rows.items() if name == submission}
 
 
-def left_running():
-    """Processes of submissions that are still there."""
+@pytest.fixture(scope="module", autouse=True)
+def temporary(tmp_path_factory):
+    """Where the folders of submissions are made here, so that those of another command are not taken for ours."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+
+
+def left_running(temporary):
+    """Processes of our submissions that are still there."""
     found = []
     for process in psutil.process_iter():
         try:
-            if "DIFFSEG_SUBMISSION" in process.environ():
+            if process.environ().get("HOME", "").startswith(str(temporary)):
                 found.append(process)
         except psutil.Error:
             continue
@@ -326,8 +336,8 @@ class TestClass:
     def test_what_does_harm_costs_its_own_row(self, graded, name):
         assert results(graded[0], f"{name}.ipynb") == {"symmetric_kl": "right", **RESULTS[name]}
 
-    def test_nothing_is_left_running(self, graded):
-        assert not left_running()
+    def test_nothing_is_left_running(self, graded, temporary):
+        assert not left_running(temporary)
 
     def test_the_same_call_keeps_what_was_done_and_grades_what_is_new(self, graded, capsys):
         rows, folder, _, given = graded
@@ -353,7 +363,7 @@ class TestClass:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wall", WALLED)
-def test_behind_a_wall_there_is_no_home_no_network_and_nobody_else(wall, tmp_path, monkeypatch):
+def test_behind_a_wall_there_is_no_home_no_network_and_nobody_else(wall, tmp_path, monkeypatch, temporary):
     if not works(wall):
         pytest.skip(f"{wall} does not work here")
     home, sent = tmp_path / "home", tmp_path / "sent"
@@ -389,11 +399,11 @@ def test_behind_a_wall_there_is_no_home_no_network_and_nobody_else(wall, tmp_pat
     row = table(out)["attack.ipynb", "unseen"]
     assert status == FAILED and "ValueError: ([], False, True)" in row["diagnosis"], row
     assert [path.read_bytes() for path in spared] == before
-    assert not came and not left_running()
+    assert not came and not left_running(temporary)
 
 
 @pytest.mark.slow
-def test_without_a_wall_limits_hold_and_nothing_is_left_running(tmp_path, capsys, monkeypatch):
+def test_without_a_wall_limits_hold_and_nothing_is_left_running(tmp_path, capsys, monkeypatch, temporary):
     monkeypatch.setenv("MY_TOKEN", SECRET)
     home = os.path.expanduser("~")
     answers = {
@@ -410,4 +420,4 @@ def test_without_a_wall_limits_hold_and_nothing_is_left_running(tmp_path, capsys
     said = rows["a.ipynb", "symmetric_kl"]["diagnosis"]
     assert "(False, environ(" in said and SECRET not in said
     assert "there is no wall" in capsys.readouterr().err
-    assert not left_running()
+    assert not left_running(temporary)
