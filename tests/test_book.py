@@ -17,7 +17,7 @@ import pytest
 from book_chapters import describe
 from book_docstrings import as_rest
 from formulas import draw
-from make_book import Places, find_places, repository, split_models, with_links
+from make_book import Places, find_places, repository, with_links
 from make_exercises import is_solution, stub
 
 import diffseg
@@ -208,12 +208,6 @@ def test_the_repository_is_read_from_one_place(tmp_path, address, name):
     assert repository(path) == name
     path.write_text('[project]\nname = "x"\n')
     assert repository(path) is None
-
-
-def test_models_are_cut_from_their_overview():
-    first, pages = split_models("# All\n\nFew.\n\n## pocket-a\n\nText.\n\n## pocket-b\n\nMore.\n")
-    assert pages == {"models/pocket-a.md": "# pocket-a\n\nText.\n\n", "models/pocket-b.md": "# pocket-b\n\nMore.\n"}
-    assert first.startswith("# All\n\nFew.\n") and "Text" not in first
 
 
 def test_a_figure_is_described_by_what_its_code_writes():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -91,7 +92,7 @@ def test_contributing_shows_the_tree():
     assert there == named
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_between_files_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", read(page))
     assert [link for link in links if not (ROOT / link).exists()] == []
@@ -126,3 +127,20 @@ def test_gpu_workflow_never_runs_on_a_fork():
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permission")
 def test_ci_script_is_executable():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_a_release_is_in_the_changelog_and_only_the_published_job_may_write():
+    """The tag's version stands in pyproject.toml; until it is released its changes are under Unreleased."""
+    titles = re.findall(r"^## (\S+)", read("CHANGELOG.md"), re.MULTILINE)
+    assert titles and titles[0] in ("Unreleased", PROJECT["version"]) and len(set(titles)) == len(titles)
+    jobs = yaml.safe_load(read(".github/workflows/release.yml"))["jobs"]
+    assert {name for name, job in jobs.items() if "permissions" in job} == {"publish"}
+    assert jobs["publish"]["environment"] == "pypi" and "build" in jobs["publish"]["needs"]
+
+
+@pytest.mark.parametrize("card", sorted(ROOT.glob("data/models/*/README.md")), ids=lambda path: path.parent.name)
+def test_model_cards_are_those_of_the_hub(card):
+    data = ModelCard.load(card).data
+    assert data.license == "mit" and data.library_name in ("diffusers", "transformers")
+    assert data.pipeline_tag and "diffseg" in data.tags
+    assert card.parent.name in read("data/models/README.md")

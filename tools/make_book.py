@@ -122,13 +122,6 @@ def without_front_matter(text: str) -> str:
     return re.sub(r"\A---\n.*?\n---\n+", "", text, flags=re.DOTALL)
 
 
-def split_models(overview: str) -> tuple[str, dict[str, str]]:
-    """The overview of the models without the sections that are named after one, and the pages made of these."""
-    first, *sections = re.split(r"^## (?=pocket-)", overview, flags=re.MULTILINE)
-    pages = {f"models/{section.split()[0]}.md": f"# {section}" for section in sections}
-    return first + "\n```{toctree}\n:glob:\n\npocket-*\n```\n", pages
-
-
 # ---- the source of the book, and the book ----
 
 
@@ -145,8 +138,8 @@ def write_source(folder: Path, places: Places) -> None:
             pages[page] = fit(without_front_matter((ROOT / name).read_text(encoding="utf-8")))
         else:
             pages[page] = fit((ROOT / name).read_text(encoding="utf-8"))
-    pages["models/index.md"], cut = split_models(pages["models/index.md"])
-    for page, text in {**cut, **pages}.items():  # a card of a model's own goes before what was cut from the overview
+    pages["models/index.md"] += "\n```{toctree}\n:glob:\n\npocket-*\n```\n"
+    for page, text in pages.items():
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text, encoding="utf-8")
     for name, picture in pictures.items():
