@@ -8,6 +8,7 @@ import ast
 import os
 import re
 import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -305,7 +306,8 @@ def test_nbval_compares_outputs(tmp_path):
     source = "import sys\nprint(1 + 1)\nprint('warning', file=sys.stderr)"
     cells = [cell(source, count, [printed(text)]) for count, text in enumerate(["2\n", "3\n", "2\n"], start=1)]
     nbformat.write(notebook(*cells), tmp_path / "00_x.ipynb")
-    command = [sys.executable, "-m", "pytest", "-rA", "-c", ROOT / "pyproject.toml", "-p", "conftest", tmp_path]
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-rA", "-c", ROOT / "pyproject.toml", tmp_path]
     tools = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}  # which conftest needs
     report = subprocess.run(list(map(str, command)), cwd=ROOT, env=tools, capture_output=True, text=True).stdout
     outcomes = re.findall(r"^(PASSED|FAILED) .*00_x.ipynb::(Cell \d)", report, re.MULTILINE)
