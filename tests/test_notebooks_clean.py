@@ -7,8 +7,8 @@ Each check takes a notebook and returns complaints; each is also shown a noteboo
 import ast
 import os
 import re
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 import time
