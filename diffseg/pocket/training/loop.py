@@ -158,7 +158,7 @@ class _Log:
             kept = pd.read_csv(path).query("step < @start")
             kept.to_csv(path, index=False)
         else:
-            path.write_text("step,loss,rate,seconds\n")
+            path.write_text("step,loss,rate,seconds\n", encoding="utf-8")
 
     def __enter__(self) -> "_Log":
         self._file = self.path.open("a", newline="")
