@@ -228,7 +228,7 @@ HOSTILE = {
     },
     "greedy": {
         "unseen": function(UNSEEN, "return [np.ones(10**8) for _ in range(10**4)]"),
-        "linked_groups": function(GROUPS, "print('right on all inputs\\n' * 10**6)", "return torch.ones(10**7)"),
+        "linked_groups": function(GROUPS, "print('right on all inputs\\n' * 10**5)", "return torch.ones(10**7)"),
         "merge_by_size": function(SIZES, "print('right on all inputs\\n' * 10**6)", "raise SystemExit(0)"),
     },
 }

@@ -6,8 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from diffseg import DiffSegPipeline, pocket
-from diffseg.figures import plots
+from diffseg import DiffSegPipeline, anchor_grid, pocket, symmetric_kl
+from diffseg.figures import animate, plots
+from diffseg.merging import greedy_groups, merge_passes
 from diffseg.models.paths import data_dir
 from diffseg.sweeps import best_threshold
 
@@ -23,6 +24,16 @@ def results() -> Figure:
     found = [pipe(scene.image).labels for scene in scenes]
     truths = [scene.labels for scene in scenes]
     return plots.show_results([scene.image for scene in scenes], found, truths, rows=("image", "overlay", "truth"))
+
+
+def film() -> bytes:
+    """The merging of the first of these scenes, as a moving picture."""
+    pipe = DiffSegPipeline.from_pretrained("pocket")
+    image = pocket.scene(SEEDS[0]).image
+    passes = merge_passes(pipe(image).attention, threshold=pipe.threshold)
+    flat = [proposals.flatten(1) for proposals in passes[:-1]]
+    groups = [greedy_groups(symmetric_kl(maps, maps) < pipe.threshold) for maps in flat]
+    return animate.merging_film(image, anchor_grid(), passes, groups, frames=16).data
 
 
 def training(folder: Path) -> Figure:
@@ -55,6 +66,7 @@ def main() -> None:
     plots.style()
     DOCS.mkdir(exist_ok=True)
     results().savefig(DOCS / "segmentation.png")
+    (DOCS / "merging.png").write_bytes(film())
     training(data_dir() / "models" / "pocket-sd").savefig(DOCS / "training.png")
 
 
