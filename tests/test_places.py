@@ -7,7 +7,17 @@ import torch
 from diffseg.pocket import CLASSES, scene
 from diffseg.pocket.training import places
 from diffseg.pocket.training.latents import Latents
-from diffseg.pocket.training.places import NounNet, find_places, nouns_in, table_of_nouns, train_noun_net, walk
+from diffseg.pocket.training.places import (
+    THING_SHARE,
+    NounNet,
+    expected_shares,
+    find_places,
+    nouns_in,
+    share_out,
+    table_of_nouns,
+    train_noun_net,
+    walk,
+)
 
 DOG, SHEEP, GRASS, SNOW = (CLASSES.index(name) for name in ("dog", "sheep", "grass", "snow"))
 
@@ -44,6 +54,28 @@ def test_what_is_known_without_the_picture_is_no_rise():
         torch.testing.assert_close(net.rise(torch.randn(1, 4, 8, 8))[0, :, 0, 0], wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_a_thing_gets_its_share_and_stuff_the_rest():
+    named = table_of_nouns(["A dog on the grass", "The snow, the sky, a dog and a sheep", "A dog and a sheep", "Grass"])
+    shares = expected_shares(named)
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    assert (shares[~named] == 0).all()
+    assert shares[0, DOG].item() == pytest.approx(THING_SHARE)
+    assert shares[1, SNOW].item() == pytest.approx(0.5 - THING_SHARE)
+    assert shares[2, DOG] == shares[2, SHEEP] == 0.5 and shares[3, GRASS] == 1
+
+
+def test_a_noun_that_is_hardly_known_gets_its_share_where_it_is_likeliest():
+    named = table_of_nouns(["A dog on the grass"])
+    rise = torch.randn(1, len(CLASSES), 16, 16, generator=torch.Generator().manual_seed(0))
+    rise[:, DOG] = 0.1 * rise[:, DOG] - 9  # nowhere above the grass
+    rise[:, GRASS] = 0
+    rise[:, DOG, 2:8, 2:8] += 7
+    found = share_out(rise, named)
+    torch.testing.assert_close(found.mean((2, 3)), expected_shares(named), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.sum(1), torch.ones(1, 16, 16))
+    assert found[0, DOG, 2:8, 2:8].min() > 0.9 and found[0, SHEEP].max() == 0
+
+
 def test_the_walk_is_its_formula():
     generator = torch.Generator().manual_seed(0)
     side, latents, start = 3, torch.randn(1, 4, 3, 3, generator=generator), torch.rand(1, 2, 3, 3, generator=generator)
@@ -72,16 +104,16 @@ def test_the_walk_stays_within_a_colour_and_keeps_sums():
     assert end[0, 1, :, 8:].max() < 1e-3  # and not beyond
 
 
-def halves(number, side=16):
-    """Latents whose halves, above and below or the other way round, show two of four nouns, and captions without
-    a word about where."""
+def banded(number, side=32):
+    """Latents with a thing in the upper or the lower quarter and stuff in the rest, two of four nouns, and captions
+    without a word about where."""
     rng = np.random.default_rng(0)
     colours = dict(zip((DOG, SHEEP, GRASS, SNOW), np.linalg.qr(rng.normal(size=(4, 4)))[0]))
     values, labels, captions = [], [], []
     for _ in range(number):
         thing, stuff = rng.choice([DOG, SHEEP]), rng.choice([GRASS, SNOW])
         label = np.full((side, side), stuff, np.uint8)
-        label[slice(side // 2) if rng.random() < 0.5 else slice(side // 2, None)] = thing
+        label[slice(side // 4) if rng.random() < 0.5 else slice(-(side // 4), None)] = thing
         latent = np.stack([colours[n] for n in label.flat], -1).reshape(4, side, side)
         values.append(latent + 0.1 * rng.standard_normal(latent.shape))
         labels.append(label)
@@ -91,12 +123,12 @@ def halves(number, side=16):
 
 @pytest.mark.slow
 def test_captions_are_enough_to_find_what_is_where(tmp_path):
-    drawn = halves(96)
+    drawn = banded(96)
     net = train_noun_net(drawn, tmp_path, steps=60, batch=16, seed=1)
-    unseen = halves(120)
+    unseen = banded(120)
     latents = torch.from_numpy(unseen.values[96:].astype(np.float32))
     found = find_places(net, latents, table_of_nouns(unseen.captions[96:]))
-    torch.testing.assert_close(found.sum(1), torch.ones(24, 16, 16))
-    assert (found.argmax(1).numpy() == unseen.labels[96:]).mean() > 0.95
+    torch.testing.assert_close(found.sum(1), torch.ones(24, 32, 32))
+    assert (found.argmax(1).numpy() == unseen.labels[96:]).mean() > 0.85  # 0.75: nothing but stuff
     again = train_noun_net(drawn, tmp_path, steps=60, batch=16, seed=1)  # nothing is left to do
     torch.testing.assert_close(again.state_dict(), net.state_dict(), rtol=0, atol=0)
