@@ -12,8 +12,8 @@ stuff apart.
 
 A noun that the network knows badly would lose everywhere to those that it knows well. But the caption says that it is
 there. So each noun is given its share of the picture: a factor for each noun is found with which a thing gets a fixed
-part of all positions and the kinds of stuff share the rest alike; where in the picture, the network decides. (Sinkhorn's
-iteration, as it balances the clusters of Asano et al. 2020, "Self-labelling via simultaneous clustering".)
+part of all positions and the kinds of stuff share the rest alike; where in the picture, the network decides. So
+Sinkhorn's iteration balances the clusters of Asano et al. (2020, "Self-labelling via simultaneous clustering").
 
 The answers are coarse. A random walk between positions of like colour carries them to the edges of things, as in
 weakly supervised segmentation (Ahn and Kwak 2018, "Learning Pixel-level Semantic Affinity with Image-level
