@@ -28,7 +28,7 @@ LAYERS = (
     | {"backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export", "colours"},
     {"models"},
     {"pipeline"},
-    {"dino", "sweeps", "cluster", "evaluate"},
+    {"dino", "sweeps", "cluster", "evaluate", "limits"},
     {"commands", "__main__", "results"},
     {"pocket.training"},
     {"figures"},

@@ -30,6 +30,7 @@ from diffseg.widgets.lessons import (
     divergence,
     heads,
     hooking,
+    limiting,
     masks,
     merging,
     naming,
@@ -529,6 +530,40 @@ def test_borders_follow_hand_and_sliders():
     rows = ElementTree.fromstring(panel.table.value.split("<small>")[0]).findall("tr")
     assert [row.find("th").text for row in rows] == ["pixels", *scoring.NAMES, "mIoU"]
     assert count_overlap(scoring.segments_of(scoring.Borders(12, 0, 16)), scoring.draw_truth(), 5).shape == (5, 4)
+
+
+# ---- 10 -------------------------------------------------------------------------------------------------------------
+
+
+def test_things_have_the_sizes_that_they_are_given():
+    for diameter in (32, 64):
+        disc, ring, pole = (limiting.draw_thing(shape, diameter).sum() for shape in ("disc", "ring", "pole"))
+        assert disc == pytest.approx(np.pi * diameter**2 / 4, rel=0.02)
+        assert ring == pytest.approx(disc * 3 / 4, rel=0.03) and pole == pytest.approx(diameter**2 / 4, rel=0.02)
+
+
+def test_a_finer_grid_lets_more_through():
+    mask = limiting.draw_thing("disc", 24, 0.4, 0.43)
+    shares, found = limiting.seen_through(mask, 32)
+    blocks = mask.reshape(32, 8, 32, 8).mean(axis=(1, 3))
+    assert np.allclose(shares, blocks, atol=1e-6)
+    ious = [limiting.overlap_of(limiting.seen_through(mask, grid)[1], mask) for grid in (8, 32, 128)]
+    assert ious[0] == 0 and ious[1] < ious[2] and limiting.overlap_of(mask, mask) == 1
+    assert "gone" in limiting.describe_thing("disc", 24, 8, 0.0) and "0.75 positions" in limiting.describe_thing(
+        "disc", 24, 8, 0.0
+    )
+
+
+def test_the_thing_follows_hand_and_sliders():
+    panel = widgets.small_things()
+    assert healthy(panel)
+    with Changes((panel.picture, "picture"), (panel.looked, "picture")) as changes:
+        click(panel.picture, 0.2, 0.7)
+    assert all(changes.found)
+    for knob, value in ((panel.shape, "ring"), (panel.diameter, 48), (panel.grid, 64)):
+        with Changes((panel.picture, "picture"), (panel.canvas, "alt")) as changes:
+            knob.value = value
+        assert all(changes.found)
 
 
 # ---- other shapes ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The package as `pip install` brings it: a wheel in an environment that has its dependencies, and no checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-MEGABYTES = 32  # of the wheel: what the README states, rounded up; four fifths are weights
+MEGABYTES = 45  # of the wheel, at most; four fifths are weights
 
 #: What a Colab kernel has, and nothing else has, then the first cell of a notebook. Printed: where diffseg is.
 COLAB = """
@@ -77,7 +78,8 @@ def installed(python, wheel, tmp_path_factory) -> Path:
 
 def test_it_is_small_and_whole(wheel):
     assert wheel.stat().st_size < MEGABYTES * 1e6
-    assert f"{round(wheel.stat().st_size / 1e6)} MB" in (ROOT / "README.md").read_text(encoding="utf-8")
+    stated = re.search(r"wheel of (\d+) MB", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert wheel.stat().st_size / 1e6 == pytest.approx(int(stated[1]), abs=1)
     names = zipfile.ZipFile(wheel).namelist()
     modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / "diffseg").rglob("*.py")]
     modules += [path.relative_to(ROOT).as_posix() for path in (ROOT / "diffseg/widgets").rglob("*.js")]

@@ -8,6 +8,7 @@ from ._clustering import constant_k, lloyd_step, patch_attention
 from ._exercise import Case, Check, Mistake, NotYet
 from ._heads import head_divergence, jensen_shannon, kl
 from ._hooking import attention_bytes, attention_probabilities, mean_of_heads, received_attention
+from ._limiting import fitted_exponent, grown_iou, side_by_side
 from ._masks import binary_masks, count_pieces, relabel, suppress
 from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
 from ._naming import most_voted, name_masks, sum_and_normalise, tokens_of
@@ -26,6 +27,8 @@ __all__ = [
     "choose_threshold",
     "constant_k",
     "count_pieces",
+    "fitted_exponent",
+    "grown_iou",
     "head_divergence",
     "jensen_shannon",
     "kl",
@@ -44,6 +47,7 @@ __all__ = [
     "received_attention",
     "relabel",
     "shared_pixels",
+    "side_by_side",
     "sum_and_normalise",
     "suppress",
     "sweep_once",

@@ -27,6 +27,7 @@ from ..models.loading import find_model
 from ..models.paths import POCKET
 from ..pipeline import DiffSegPipeline
 from ..sweeps import THRESHOLDS
+from . import limits
 
 TIMESTEPS = (1, 100, 200, 300, 400, 500)
 SIDES = (4, 8, 16, 24, 32)  # anchors along one side
@@ -225,6 +226,9 @@ RECIPES = {
     "words": Recipe(
         "Names for masks.", "val", 100, ("diffusion", "captioner"), words, own_threshold
     ),
+    "limits": Recipe("Remedies for small things.", "val", 100, ("diffusion",), limits.remedies, own_threshold),
+    "limits-things": Recipe("Pieces of truths by size.", "val", 100, ("diffusion",), limits.things, own_threshold),
+    "limits-domains": Recipe("Segments in other domains.", "val", 100, ("diffusion",), limits.domains, own_threshold),
 }  # fmt: skip
 
 
