@@ -52,6 +52,10 @@ WALK_STEPS, WALK_ON = 10, 0.95
 #: give it that much are corrected. A thing takes 0.10 of a scene; a network that sees far also answers around it.
 THING_SHARE, CORRECTIONS = 0.18, 20
 
+#: The power of the probabilities after the walk, which makes borders sharp again: DiffSeg in non-local means of places
+#: and colours has an mIoU of 0.70 with 4, of 0.62 with 1 (8 tuning scenes).
+SHARPNESS = 4
+
 _IS_THING = torch.tensor([name in THING_BY_NAME for name in CLASSES])
 
 
@@ -196,4 +200,5 @@ def find_places(
         named: see `table_of_nouns`; each caption holds a noun.
     """
     rise = F.interpolate(net.rise(latents), size=latents.shape[-2:], mode="bilinear")
-    return walk(share_out(rise, named), latents / latents.std())
+    found = walk(share_out(rise, named), latents / latents.std()).pow(SHARPNESS)
+    return found / found.sum(dim=1, keepdim=True)
