@@ -17,7 +17,7 @@ from diffseg.arguments import check_whole
 from diffseg.boundaries import band_width, boundary_band
 from diffseg.masks import relabel, suppress
 from diffseg.merging import check_attention, symmetric_kl
-from diffseg.metrics import count_overlap, match_segments
+from diffseg.metrics import count_overlap, match_segments, pairwise_iou
 from diffseg.pipeline import DiffSegPipeline
 
 Labels = Integer[np.ndarray, "height width"] | Integer[Tensor, "height width"]
@@ -111,8 +111,7 @@ def doubt(labels: Labels, others: Iterable[Labels]) -> Float[np.ndarray, " segme
     doubts = []
     for other in others:
         overlap = count_overlap(other, labels, int(labels.max()) + 1, ignore=())  # [segments, those of the other]
-        union = overlap.sum(axis=1, keepdims=True) + overlap.sum(axis=0) - overlap
-        doubts.append(1 - (overlap / np.maximum(union, 1)).max(axis=1))
+        doubts.append(1 - pairwise_iou(overlap).max(axis=1))
     if not doubts:
         raise ValueError("others is empty; pass one segmentation or more, with another threshold or noise.")
     return np.mean(doubts, axis=0)

@@ -261,6 +261,12 @@ def count_overlap(
     return pairs.reshape(classes, segments)
 
 
+def pairwise_iou(overlap: Integer[np.ndarray, "classes segments"]) -> Float[np.ndarray, "classes segments"]:
+    """The IoU of each class with each segment, from a table such as that of `count_overlap`; 0 where both are empty."""
+    union = overlap.sum(axis=1, keepdims=True) + overlap.sum(axis=0) - overlap
+    return overlap / np.maximum(union, 1)
+
+
 def _match(overlap: Integer[np.ndarray, "classes segments"], protocol: str) -> np.ndarray:
     classes, segments = overlap.shape
     matched = np.full(segments, UNMATCHED)

@@ -48,9 +48,8 @@ def python(tmp_path_factory) -> Path:
     inside = sysconfig.get_path("purelib", "venv", {"base": str(folder / "venv")})
     (Path(inside) / "packages.pth").write_text(f"{packages}\n", encoding="utf-8")
     python = folder / "venv/bin/python"
-    run(
-        [python, "-m", "pip", "uninstall", "--yes", "setuptools"], folder
-    )  # Python 3.11 brings one of its own, an old one
+    # Python 3.11 brings one of its own, an old one.
+    run([python, "-m", "pip", "uninstall", "--yes", "setuptools"], folder)
     return python
 
 
@@ -67,10 +66,8 @@ def installed(python, wheel, tmp_path_factory) -> Path:
     """The environment after a notebook's first cell has run there, as on Colab."""
     folder = tmp_path_factory.mktemp("colab")
     cell = make_badges.CELL.format(address=wheel.as_uri())
-    assert (
-        "No module named 'diffseg'"
-        in subprocess.run([python, "-c", "import diffseg"], cwd=folder, capture_output=True, text=True).stderr
-    )
+    before = subprocess.run([python, "-c", "import diffseg"], cwd=folder, capture_output=True, text=True)
+    assert "No module named 'diffseg'" in before.stderr
     where = Path(run([python, "-c", COLAB.format(cell=cell)], folder).strip().splitlines()[-1])
     assert where.is_relative_to(python.parent.parent)
     return python

@@ -14,7 +14,7 @@ from .. import POINTS
 from ..datasets import Item
 from ..limits import DOMAINS, attend_windows, doubt, find_pieces, mirror, named, segment_windows, through_grid
 from ..merging import anchor_distances
-from ..metrics import count_overlap, image_score
+from ..metrics import count_overlap, image_score, pairwise_iou
 from ..pipeline import DiffSegPipeline
 
 Row = dict[str, Any]
@@ -57,9 +57,7 @@ def domains(models: Any, item: Item, settings: Mapping[str, Any], size: int) -> 
         labels = pipe.segment(attention, threshold=own).labels
         others = [pipe.segment(attention, threshold=own * factor).labels for factor in (0.7, 1.4)]
         others.append(pipe(image, size=size, threshold=own, seed=1).labels)
-        overlap = count_overlap(labels, sample.truth)
-        union = overlap.sum(axis=1, keepdims=True) + overlap.sum(axis=0) - overlap
-        best = (overlap / np.maximum(union, 1)).max(axis=0)
+        best = pairwise_iou(count_overlap(labels, sample.truth)).max(axis=0)
         scene_accuracy, scene_miou = image_score(labels, sample.truth)
         for segment, moved in enumerate(doubt(labels, others)):
             yield {"scene": item.name, "domain": domain, "segment": segment, "accuracy": scene_accuracy,
