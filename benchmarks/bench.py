@@ -8,29 +8,18 @@ best of several runs counts, so that a busy machine disturbs both alike.
 """
 
 import argparse
-import ctypes
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextlib import suppress as suppress_errors
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 
-from benchmarks.full_size import full_pipeline
-from diffseg import ATTENTION_SIZE, TIMESTEP, DiffSegPipeline, pocket
-from diffseg.aggregation import aggregate
-from diffseg.attention import record_attention
-from diffseg.diffuse import add_noise, encode, to_tensor
-from diffseg.images import centre_square, load_image
+from diffseg import ATTENTION_SIZE, DiffSegPipeline, pocket
+from diffseg.costs import MIB, best_of, peak_memory, stages
+from diffseg.full_size import full_pipeline
 from diffseg.masks import suppress
 from diffseg.merging import anchor_grid, merge
 from diffseg.models.devices import best_device
-
-MIB = 2**20
 
 
 def main() -> None:
@@ -90,7 +79,7 @@ TARGETS = {
 
 def whole_picture(pipe: DiffSegPipeline, repeats: int) -> dict[str, str]:
     """One picture through a model, stage by stage: seconds, ratios and memory."""
-    calls = stages(pipe)
+    calls = stages(pipe, np.array(pocket.scene(1_000_002).image))
     seconds = best_of(repeats, **calls)
     memory = {name: peak_memory(calls[name], pipe.device) for name in ("stock pass", "recorded pass")}
     parts = 1.25 * (seconds["encode"] + seconds["stock pass"]) + seconds["merge"] + seconds["suppress"]
@@ -101,43 +90,6 @@ def whole_picture(pipe: DiffSegPipeline, repeats: int) -> dict[str, str]:
         whole: f"{seconds['all'] / parts:.2f}",
         "stock pass, peak MiB above rest": f"{memory['stock pass'] / MIB:.0f}",
         above: f"{(memory['recorded pass'] - memory['stock pass']) / MIB:.0f}",
-    }
-
-
-def stages(pipe: DiffSegPipeline) -> dict[str, Callable]:
-    """What happens to a picture, one after the other, and all of it; each stage can be repeated."""
-    denoiser = getattr(pipe, pipe.backbone.denoiser)
-    side = pipe.backbone.default_size(pipe)
-    array = np.array(pocket.scene(1_000_002).image)
-
-    def read() -> torch.Tensor:
-        return to_tensor(centre_square(load_image(array), side)).to(pipe.device)
-
-    def stock_pass() -> None:
-        pipe.backbone.denoise(pipe, noisy, TIMESTEP, conditions)
-
-    def recorded_pass() -> list[torch.Tensor]:
-        with record_attention(denoiser) as layers:
-            stock_pass()
-        return [layer.probs for layer in layers]
-
-    pixels = read()
-    noisy = add_noise(encode(pipe.vae, pixels), pipe.scheduler)
-    conditions = pipe.backbone.embed(pipe, [""])
-    maps = recorded_pass()
-    size = side // pipe.pixels_per_position
-    attention = aggregate(maps, size)
-    proposals = merge(attention, threshold=pipe.threshold)
-    return {
-        "read": read,
-        "encode": lambda: encode(pipe.vae, pixels),
-        "embed": lambda: pipe.backbone.embed(pipe, [""]),
-        "stock pass": stock_pass,
-        "recorded pass": recorded_pass,
-        "aggregate": lambda: aggregate(maps, size),
-        "merge": lambda: merge(attention, threshold=pipe.threshold),
-        "suppress": lambda: suppress(proposals, side),
-        "all": lambda: pipe(array),
     }
 
 
@@ -158,64 +110,6 @@ def object_like_attention(size: int = ATTENTION_SIZE, objects: int = 12) -> torc
     same = (owner[:, None] == owner).float()
     logits = 5 * same + 0.3 * torch.randn(size**2, size**2)
     return logits.softmax(-1).reshape(size, size, size, size)
-
-
-def best_of(repeats: int, **calls: Callable) -> dict[str, float]:
-    """Seconds of each call: after a warm-up they take turns, and the best turn counts."""
-    seconds = dict.fromkeys(calls, float("inf"))
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            synchronize()
-            start = time.perf_counter()
-            call()
-            synchronize()
-            if turn > 0 or repeats == 1:
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
-
-
-def synchronize() -> None:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-
-
-def peak_memory(call: Callable, device: torch.device) -> int:
-    """Bytes that a call needs at its worst, above what was in use before."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        return torch.cuda.max_memory_allocated(device) - before
-    give_back_memory()
-    with watched_memory() as peak:
-        call()
-    return peak[0]
-
-
-def give_back_memory() -> None:
-    """glibc keeps what was freed for later, where it would hide what a call needs."""
-    with suppress_errors(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-@contextmanager
-def watched_memory(interval: float = 0.001) -> Iterator[list[int]]:
-    """Sample the memory of this process; the first item becomes the peak above the start."""
-    process, done = psutil.Process(), threading.Event()
-    start = process.memory_info().rss
-    peak = [0]
-
-    def watch() -> None:
-        while not done.wait(interval):
-            peak[0] = max(peak[0], process.memory_info().rss - start)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
 
 
 if __name__ == "__main__":

@@ -193,6 +193,12 @@ def greedy_groups(near: Bool[Tensor, "n n"], remove_merged: bool = True) -> Bool
     return torch.from_numpy(np.stack(groups)).to(near.device)
 
 
+def groups_of_passes(passes: Sequence[Float[Tensor, "_ h w"]], threshold: Real) -> list[Bool[Tensor, "_ _"]]:
+    """The groups of every pass after the first, found again in the proposals that `merge_passes` returns."""
+    flat = [proposals.flatten(1) for proposals in passes[:-1]]
+    return [greedy_groups(symmetric_kl(maps, maps) < threshold) for maps in flat]
+
+
 def average(members: Bool[Tensor, "groups n"], maps: Float[Tensor, "n d"]) -> Float[Tensor, "groups d"]:
     """The mean map of each group, as one matrix product. No group may be empty."""
     share = members.float() / members.sum(dim=1, keepdim=True)

@@ -28,7 +28,7 @@ LAYERS = (
     | {"backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export", "colours"},
     {"models"},
     {"pipeline"},
-    {"dino", "sweeps", "cluster", "evaluate", "limits"},
+    {"dino", "sweeps", "cluster", "evaluate", "limits", "costs", "full_size"},
     {"commands", "__main__", "results"},
     {"pocket.training"},
     {"figures"},

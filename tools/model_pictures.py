@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from diffseg import DiffSegPipeline, anchor_grid, pocket, symmetric_kl
+from diffseg import DiffSegPipeline, anchor_grid, pocket
 from diffseg.figures import animate, plots
-from diffseg.merging import greedy_groups, merge_passes
+from diffseg.merging import groups_of_passes, merge_passes
 from diffseg.models.paths import data_dir
 from diffseg.sweeps import best_threshold
 
@@ -31,8 +31,7 @@ def film() -> bytes:
     pipe = DiffSegPipeline.from_pretrained("pocket")
     image = pocket.scene(SEEDS[0]).image
     passes = merge_passes(pipe(image).attention, threshold=pipe.threshold)
-    flat = [proposals.flatten(1) for proposals in passes[:-1]]
-    groups = [greedy_groups(symmetric_kl(maps, maps) < pipe.threshold) for maps in flat]
+    groups = groups_of_passes(passes, pipe.threshold)
     return animate.merging_film(image, anchor_grid(), passes, groups, frames=16).data
 
 

@@ -1,4 +1,4 @@
-"""Figures of notebook 10: scores by size, where time goes, how cost grows, and layers of a transformer.
+"""Figures of notebook 10: scores by size, where time goes, and how cost grows.
 
 Like those of `plots`, the Figures are returned closed.
 """
@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch, Patch
 from pandas import DataFrame
 
-from diffseg.attention import RecordedLayer
 from diffseg.colours import colours
 from diffseg.figures.layout import PAGE_WIDTH, closed_figure
 
 _LOOKS = (("#00429e", "o", "-"), ("#b93409", "D", "--"), ("#00686d", "s", ":"))
-_JOINT, _ALONE, _FLOW = "#7d4b95", "#2f6db3", "0.55"  # both in one softmax; the picture alone, as in Fig. 10
 
 
 def show_by_size(summary: DataFrame, sizes: Sequence[str], xlabel: str) -> Figure:
@@ -93,43 +90,4 @@ def show_growth(panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequenc
         Line2D([], [], color=colour, marker=marker, ms=5, label=name) for name, (colour, marker) in looks.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
-
-
-def show_stack(layers: Sequence[RecordedLayer], title: str = "") -> Figure:
-    """The attention layers of a transformer, as Fig. 10 draws those of a UNet: from left to right, all on one row.
-
-    Purple layers put picture and text into one softmax; the number below is the share of attention that went to the
-    text. Brackets name the lists of blocks.
-
-    Raises:
-        ValueError: for no layers, or layers on several grids, which a UNet has.
-    """
-    grids = {layer.grid for layer in layers}
-    if len(grids) != 1:
-        raise ValueError(f"layers are on {len(grids)} grids; expected one, as in a transformer. For a UNet: show_unet.")
-    (rows, columns) = grids.pop()
-    figure, [[ax]] = closed_figure(1, 1, (PAGE_WIDTH, 1.9))
-    ax.plot([-0.9, len(layers) - 0.1], [0, 0], color=_FLOW, lw=1.5, zorder=1)
-    for number, layer in enumerate(layers):
-        colour = _ALONE if layer.text_share is None else _JOINT
-        box = FancyBboxPatch((number - 0.42, -0.29), 0.84, 0.58, "round,pad=0,rounding_size=0.12")
-        box.set(facecolor=colour, edgecolor="white", zorder=3)
-        ax.add_patch(box)
-        ax.text(number, 0, str(number), ha="center", va="center", color="white", weight="bold", zorder=4)
-        if layer.text_share is not None:
-            ax.text(number, 0.36, f"{layer.text_share.mean():.0%}", ha="center", va="top", fontsize=8)
-    for stage in dict.fromkeys(layer.stage for layer in layers):
-        inside = [number for number, layer in enumerate(layers) if layer.stage == stage]
-        ax.plot([inside[0] - 0.4, inside[-1] + 0.4], [0.75] * 2, color="0.3", lw=1.2)
-        ax.text((inside[0] + inside[-1]) / 2, 0.82, stage, ha="center", va="top")
-    heads = sorted({layer.heads for layer in layers})
-    ax.set_yticks([0], [f"{rows} × {columns}\n{' or '.join(map(str, heads))} heads"])
-    ax.set(xticks=[], xlim=(-1, max(len(layers), 8)), ylim=(1.25, -0.6), title=title)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    kinds = {_JOINT: "picture and text in one softmax", _ALONE: "the picture alone"}
-    shown = {_ALONE if layer.text_share is None else _JOINT for layer in layers}
-    handles = [Patch(facecolor=colour, label=label) for colour, label in kinds.items() if colour in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure

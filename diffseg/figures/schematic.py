@@ -1,10 +1,11 @@
-"""Drawings of a UNet: where its transformer blocks are (Fig. 10), and the attention map of one query in each of them.
+"""Drawings of a UNet: where its transformer blocks are (Fig. 10), and the attention map of one query in each of them;
+and of a transformer.
 
 Everything is read from the loaded model or from what was recorded, so that the drawings are right for Stable Diffusion
 v1 and v2 and for the pocket model. Like those of `plots`, the Figures are returned closed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -27,6 +28,7 @@ from diffseg.figures.layout import PAGE_WIDTH, closed_figure
 STAGES = ("down", "mid", "up")
 
 _CONVOLUTION, _TRANSFORMER, _FLOW = "0.82", "#2f6db3", "0.55"
+_JOINT = "#7d4b95"  # picture and text in one softmax
 _NARROW, _WIDE, _HIGH = 0.6, 0.98, 0.58  # of boxes without and with a number; their distance is 1
 
 
@@ -123,6 +125,41 @@ def show_unet(
     return figure
 
 
+def show_stack(layers: Sequence[RecordedLayer], title: str = "") -> Figure:
+    """The attention layers of a transformer, as Fig. 10 draws those of a UNet: from left to right, all on one row.
+
+    Purple layers put picture and text into one softmax; the number below is the share of attention that went to the
+    text. Brackets name the lists of blocks.
+
+    Raises:
+        ValueError: for no layers, or layers on several grids, which a UNet has.
+    """
+    grids = {layer.grid for layer in layers}
+    if len(grids) != 1:
+        raise ValueError(f"layers are on {len(grids)} grids; expected one, as in a transformer. For a UNet: show_unet.")
+    (rows, columns) = grids.pop()
+    figure, [[ax]] = closed_figure(1, 1, (PAGE_WIDTH, 1.9))
+    ax.plot([-0.9, len(layers) - 0.1], [0, 0], color=_FLOW, lw=1.5, zorder=1)
+    for number, layer in enumerate(layers):
+        colour = _TRANSFORMER if layer.text_share is None else _JOINT
+        _draw_box(ax, (number, 0), colour, str(number))
+        if layer.text_share is not None:
+            ax.text(number, 0.36, f"{layer.text_share.mean():.0%}", ha="center", va="top", fontsize=8)
+    for stage in dict.fromkeys(layer.stage for layer in layers):
+        inside = [number for number, layer in enumerate(layers) if layer.stage == stage]
+        ax.plot([inside[0] - 0.4, inside[-1] + 0.4], [0.75] * 2, color="0.3", lw=1.2)
+        ax.text((inside[0] + inside[-1]) / 2, 0.82, stage, ha="center", va="top")
+    ax.set_yticks([0], [f"{rows} × {columns}" + _describe_heads({layer.heads for layer in layers})])
+    ax.set(xticks=[], xlim=(-1, max(len(layers), 8)), ylim=(1.25, -0.6), title=title)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    kinds = {_JOINT: "picture and text in one softmax", _TRANSFORMER: "the picture alone"}
+    shown = {_TRANSFORMER if layer.text_share is None else _JOINT for layer in layers}
+    handles = [Patch(facecolor=colour, label=label) for colour, label in kinds.items() if colour in shown]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def show_layers(layers: Sequence[RecordedLayer], image: Image.Image, point: tuple[int, int]) -> Figure:
     """The attention map of one query in every layer, laid out like the U, each map on a scale of its own.
 
@@ -184,9 +221,13 @@ def _units_of(block: nn.Module, name: str, stage: str, side: int) -> list[Unit]:
 
 def _describe(boxes: Sequence[Unit], side: int) -> str:
     """The label of a row: its side and how many heads attend there."""
-    heads = sorted({box.heads for box in boxes if box.side == side} - {0})
-    described = " or ".join(map(str, heads))
-    return f"{side} × {side}" + (f"\n{described} head{'s' * (heads != [1])}" if heads else "")
+    return f"{side} × {side}" + _describe_heads({box.heads for box in boxes if box.side == side} - {0})
+
+
+def _describe_heads(numbers: Iterable[int]) -> str:
+    """A line that says how many heads there are; nothing for none."""
+    heads = sorted(numbers)
+    return f"\n{' or '.join(map(str, heads))} head{'s' * (heads != [1])}" if heads else ""
 
 
 def _draw_box(ax: Axes, centre: tuple[int, int], colour: str, text: str = "") -> None:

@@ -8,10 +8,10 @@ import gc
 import pytest
 import torch
 
-from benchmarks.bench import MIB, peak_memory
-from benchmarks.full_size import UNETS, full_unet
 from diffseg.aggregation import aggregate
 from diffseg.attention import record_attention
+from diffseg.costs import MIB, peak_memory
+from diffseg.full_size import UNETS, full_unet
 
 WORDS = 77
 TEMPORARY = (

@@ -5,8 +5,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from diffseg import DiffSegPipeline
 from diffseg.models.paths import resolve_model
+from diffseg.pipeline import DiffSegPipeline
 
 _V1 = {
     "sample_size": 64,
@@ -41,15 +41,20 @@ UNETS = {
 }
 
 
-def full_unet(name: str, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+def full_unet(
+    name: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> UNet2DConditionModel:
     """One of `UNETS`, with random weights."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNETS[name])
-    return fill(unet, dtype)
+    return fill(unet, dtype, device)
 
 
-def full_pipeline(dtype: torch.dtype = torch.float32) -> DiffSegPipeline:
-    """Everything of Stable Diffusion v1; the tokenizer is the embedded model's, whose words are fewer."""
+def full_pipeline(dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> DiffSegPipeline:
+    """Everything of Stable Diffusion v1; the tokenizer is the embedded model's, whose words are fewer.
+
+    On the device "meta" nothing has values, and operations can be counted for free.
+    """
     with torch.device("meta"):
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
@@ -62,18 +67,18 @@ def full_pipeline(dtype: torch.dtype = torch.float32) -> DiffSegPipeline:
             CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
         )
     return DiffSegPipeline(
-        vae=fill(vae, dtype),
-        text_encoder=fill(text_encoder, dtype),
+        vae=fill(vae, dtype, device),
+        text_encoder=fill(text_encoder, dtype, device),
         tokenizer=CLIPTokenizer.from_pretrained(resolve_model("pocket"), subfolder="tokenizer"),
-        unet=full_unet("SD v1", dtype),
+        unet=full_unet("SD v1", dtype, device),
         scheduler=DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
     )
 
 
 @torch.no_grad()
-def fill(model: nn.Module, dtype: torch.dtype, seed: int = 0) -> nn.Module:
+def fill(model: nn.Module, dtype: torch.dtype, device: str | torch.device = "cpu", seed: int = 0) -> nn.Module:
     """Give a model on the "meta" device memory and values: numbers as they come in, as large as they go out."""
-    model = model.to(dtype).to_empty(device="cpu").eval()
+    model = model.to(dtype).to_empty(device=device).eval()
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
