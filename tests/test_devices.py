@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffseg.models.devices import best_device, device_count, share_device
+from diffseg.models.devices import best_device, device_count, half_precision, share_device
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
@@ -21,6 +21,13 @@ def test_without_an_accelerator_the_cpu_computes(monkeypatch):
 
 def test_a_model_can_be_moved_to_it():
     assert torch.zeros(1, device=best_device()).device.type == best_device()
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("AVX2", torch.float32), ("AVX512", torch.bfloat16)])
+def test_a_cpu_computes_in_half_precision_only_where_that_is_fast(capability, dtype, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    with half_precision("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 @pytest.mark.parametrize(

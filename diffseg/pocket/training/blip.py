@@ -24,6 +24,7 @@ from transformers import (
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from ...models.devices import half_precision
 from ..catalogue import CLASSES
 from .loop import Plan, muon_and_adamw, train
 from .pictures import Pictures
@@ -135,7 +136,7 @@ def train_blip(
         tokens = encoded.input_ids.clone()
         tokens[:, 0] = processor.tokenizer.bos_token_id
         inputs = (pixels, tokens, encoded.attention_mask, patch_classes(labels))
-        with torch.autocast(device, torch.bfloat16):
+        with half_precision(device):
             return model(*(tensor.to(device) for tensor in inputs)).float()
 
     plan = Plan(steps, ema=0.998, deadline=deadline)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from ...models.devices import half_precision
 from .loop import Plan, average, muon_and_adamw, train
 from .pictures import Pictures
 
@@ -100,7 +101,7 @@ class ProjectionNetwork(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "n 3 side side"]) -> Float[Tensor, "n prototypes"]:
         """Cosines between crops and prototypes, float32: they will be divided by low temperatures."""
-        with torch.autocast(pixels.device.type, torch.bfloat16):
+        with half_precision(pixels.device.type):
             tokens = self.vit(pixels, interpolate_pos_encoding=True).last_hidden_state  # [n, 1 + patches, width]
         projected = self.head(tokens[:, 0].float())  # [n, bottleneck]
         return F.linear(F.normalize(projected, dim=-1), F.normalize(self.prototypes.weight, dim=-1))

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...diffuse import to_tensor
+from ...models.devices import half_precision
 from .pictures import Conversion, Scenes, store_scenes
 
 
@@ -63,7 +64,7 @@ def encode_scenes(
     @torch.no_grad()
     def convert(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         inputs = torch.cat([to_tensor(Image.fromarray(image)) for image in images]).to(vae.device)
-        with torch.autocast(vae.device.type, torch.bfloat16):
+        with half_precision(vae.device.type):
             means = vae.encode(inputs).latent_dist.mean.float()
         return (means * vae.config.scaling_factor).cpu().numpy(), labels[:, middle, middle]
 

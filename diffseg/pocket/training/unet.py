@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...models.devices import half_precision
 from .latents import Latents
 from .loop import Plan, muon_and_adamw, train
 from .non_local_means import NOUN_WIDTH, Attentions, meanings, noise_levels, non_local_means_loss, values_of
@@ -194,7 +195,7 @@ def losses(
     noisy = scheduler.add_noise(batch.clean, batch.noise, batch.timesteps)
     device, texts = noisy.device, [prompt.text for prompt in batch.prompts]
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with half_precision(device.type):
         text = model.denoiser.text_encoder(tokens).last_hidden_state
         with model.hidden_states() as states, Attentions() as kept:
             predicted = model.denoiser.unet(noisy, batch.timesteps, text).sample

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...diffuse import to_tensor
+from ...models.devices import half_precision
 from ..scenes import TUNING_SEED, scene
 from .loop import Plan, train
 
@@ -121,7 +122,7 @@ def crops(
 
 def reconstruction_loss(vae: AutoencoderKL, pictures: Float[Tensor, "n 3 h w"]) -> Tensor:
     """L1 on pixels, on their differences (for sharp edges) and on 8x8 means (for colour), and a little KL."""
-    with torch.autocast(pictures.device.type, torch.bfloat16):
+    with half_precision(pictures.device.type):
         posterior = vae.encode(pictures).latent_dist
         output = vae.decode(posterior.sample()).sample
     output = output.float()
