@@ -20,8 +20,8 @@ from torch import Tensor
 
 from diffseg.merging import anchor_grid, average, check_attention, full_precision, log_probability, symmetric_kl
 
-#: Distances in pixels to the neighbours that PAMR looks at, each in eight directions.
-DILATIONS = (1, 2, 4, 8)
+#: Distances in pixels to the neighbours that PAMR looks at, each in eight directions; and its temperature.
+DILATIONS, TEMPERATURE = (1, 2, 4, 8), 0.1
 _DIRECTIONS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 _EPSILON = 1e-8
 
@@ -35,8 +35,8 @@ def refine(
     r"""Maps that follow the picture's edges: pixel-adaptive mask refinement (Araslanov and Roth 2020, Sec. 4).
 
     Each round replaces a pixel's values by a mean of its neighbours' values, weighted by how alike their colours are:
-    softmax over neighbours n of -mean over channels of |x_i - x_n| / sigma_i, with sigma_i the standard deviation of
-    the channel over these neighbours. At the border the last pixel is repeated.
+    softmax over neighbours n of -mean over channels of |x_i - x_n| / (0.1 sigma_i), sigma_i the standard deviation of
+    the channel over these neighbours (0.1 as in the released code). At the border the last pixel is repeated.
 
     Args:
         maps: values to be refined, such as proposals upsampled to the pixels.
@@ -47,7 +47,7 @@ def refine(
     steps = [(dy * far, dx * far) for far in dilations for dy, dx in _DIRECTIONS]
     neighbours = torch.stack(list(_shifted(image, steps)))  # [neighbours, channels, height, width]
     differences = (neighbours - image).abs() / (neighbours.std(dim=0) + _EPSILON)
-    weights = (-differences.mean(dim=1)).softmax(dim=0)  # [neighbours, height, width]
+    weights = (-differences.mean(dim=1) / TEMPERATURE).softmax(dim=0)  # [neighbours, height, width]
     for _ in range(iterations):
         result = torch.zeros_like(maps)
         for weight, shifted in zip(weights, _shifted(maps, steps), strict=True):

@@ -20,8 +20,7 @@ from diffseg.attention import RecordedLayer, record_attention
 from diffseg.backbones import find_backbone
 from diffseg.diffuse import check_seed, draw_noise, encode, to_tensor
 from diffseg.images import ImageLike, centre_square, fit_whole, load_image
-from diffseg.masks import relabel, suppress
-from diffseg.merging import check_attention, check_settings, run_passes
+from diffseg.merging import check_attention, check_settings
 from diffseg.models.captioner import BLIP, Captioner
 from diffseg.models.handle import ModelHandle
 from diffseg.models.loading import find_model, load_file
@@ -29,6 +28,7 @@ from diffseg.models.paths import name_model
 from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, write_settings
 from diffseg.output import DiffSegOutput, plain_settings
+from diffseg.plus import PAPER, Method, find_method, segment_by
 from diffseg.progress import silent
 from diffseg.semantics import Vocabulary, find_nouns, find_tokens, name_masks, name_words
 
@@ -229,6 +229,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         size: int | tuple[int, int] | None = None,
         image: Image.Image | None = None,
         distances: Float[Tensor, "anchors positions"] | None = None,
+        method: str | Method = PAPER,
     ) -> DiffSegOutput:
         """The second half: merge the attention into proposals, and let them compete for pixels.
 
@@ -237,19 +238,27 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             points, iterations, remove_merged, distances: see `merge`.
             threshold: None takes the model's own.
             size: side of the labels, or their (height, width), pixels; None: that of the image the attention came from.
-            image: handed on to the output.
+            image: handed on to the output; a method that follows the picture's edges needs it.
+            method: "paper", "plus", or a `Method`, of which `draws` belong to the first half and do nothing here.
 
         Raises:
             ValueError: naming the argument, value and remedy.
         """
-        threshold = self.threshold if threshold is None else threshold
+        method = find_method(method)
+        if method.rounds and image is None:
+            raise ValueError(
+                "image=None, but the method follows the edges of the picture; pass the image, as `fit` gives it."
+            )
+        threshold = self.threshold * method.factor if threshold is None else threshold
         grid = check_attention(attention)
         size = tuple(side * self.pixels_per_position for side in grid) if size is None else size
         thresholds = check_settings(grid, points, iterations, threshold)
-        labels, proposals = segment_attention(
-            attention.to(self._execution_device), size, points, thresholds, remove_merged, distances
+        picture = None if image is None else to_tensor(image)[0]
+        labels, proposals = segment_by(
+            method, attention.to(self._execution_device), picture, size, points, thresholds, remove_merged, distances
         )
         settings = {"points": points, "iterations": iterations, "threshold": threshold, "remove_merged": remove_merged}
+        settings |= method.changes()
         return DiffSegOutput(
             labels.cpu(),
             proposals.cpu(),
@@ -279,6 +288,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         batch_size: int = 4,
         return_dict: bool = True,
+        method: str | Method = PAPER,
     ) -> DiffSegOutput | tuple | list:
         """Segment an image: `attend`, then `segment`, where the other arguments are described.
 
@@ -291,6 +301,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             generator: draws the noise in place of `seed`, the same for all images; or a list with one for each image.
             batch_size: how many images go through the model together at most.
             return_dict: False gives tuples, as in diffusers.
+            method: "paper"; "plus", which averages draws of noise and more (notebook 12); or a `Method`.
 
         Returns:
             An output, or a list of them for a list of images.
@@ -300,7 +311,8 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                 before the model runs.
         """
         size = self._check_pass(prompt, timestep, seed, size)
-        threshold = self.threshold if threshold is None else threshold
+        method = find_method(method)
+        threshold = self.threshold * method.factor if threshold is None else threshold
         thresholds = check_settings(size // self.pixels_per_position, points, iterations, threshold)
         check_weights(weights)
         check_whole("batch_size", batch_size, "So many images go through the model together.")
@@ -311,7 +323,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                 "prompt": prompt, "timestep": timestep, "points": points, "iterations": iterations,
                 "threshold": threshold, "seed": seed if generator is None else None, "noise": noise, "weights": weights,
                 "remove_merged": remove_merged, "size": size, "words": words, "prompted_masks": prompted_masks,
-                "crop": crop,
+                "crop": crop, **method.changes(),
             }
         )  # fmt: skip
         images = _as_list(image)
@@ -324,18 +336,24 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         vocabularies = [None if words is None else self.vocabulary(picture, words) for picture in pictures]
         outs: list[DiffSegOutput | None] = [None] * len(pictures)
         for batch in self._with_bar(_batches(pictures, batch_size)):
-            latent = self._diffused(
-                [pictures[index] for index in batch], timestep, [sources[index] for index in batch], noise
-            )
-            passes = self._attend_to_words(
-                latent, [vocabularies[index] for index in batch], prompt, prompted_masks, timestep
-            )
-            for index, (selfs, crosses) in zip(batch, passes, strict=True):
+            encoded = self._encoded([pictures[index] for index in batch])
+            noise_of = [sources[index] for index in batch]
+            spoken = [vocabularies[index] for index in batch]
+            latent = self._noised(encoded, timestep, noise_of, noise)
+            passes = self._attend_to_words(latent, spoken, prompt, prompted_masks, timestep)
+            attentions = [_aggregate(selfs, weights) for selfs, _ in passes]
+            for _ in range(1, method.draws if noise else 1):
+                latent = self._noised(encoded, timestep, noise_of, noise)
+                layers = self._record(latent, _mask_prompts(spoken, prompt, prompted_masks), timestep)
+                for attention, selfs in zip(attentions, _by_picture(layers, len(batch)), strict=True):
+                    attention += _aggregate(selfs, weights)
+            for index, attention, (_, crosses) in zip(batch, attentions, passes, strict=True):
                 picture = pictures[index]
-                attention = _aggregate(selfs, weights)
-                labels, proposals = segment_attention(
-                    attention, (picture.height, picture.width), points, thresholds, remove_merged
-                )
+                attention /= method.draws if noise else 1
+                labels, proposals = segment_by(
+                    method, attention, to_tensor(picture)[0], (picture.height, picture.width), points, thresholds,
+                    remove_merged,
+                )  # fmt: skip
                 outs[index] = DiffSegOutput(
                     **name_masks(labels, proposals, crosses, vocabularies[index]),
                     attention=attention.cpu(),
@@ -418,11 +436,24 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         noise: bool,
     ) -> Float[Tensor, "n c h w"]:
         """Latents of pictures of one shape, noised if asked for."""
-        device = self._execution_device
-        latent = encode(self.vae, torch.cat([to_tensor(picture) for picture in pictures]).to(device))
-        if noise:
-            latent = self.backbone.add_noise(self, latent, draw_noise(latent.shape, seed).to(device), timestep)
-        return latent
+        return self._noised(self._encoded(pictures), timestep, seed, noise)
+
+    def _encoded(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "n c h w"]:
+        """Latents of pictures of one shape."""
+        return encode(self.vae, torch.cat([to_tensor(picture) for picture in pictures]).to(self._execution_device))
+
+    def _noised(
+        self,
+        latent: Float[Tensor, "n c h w"],
+        timestep: int,
+        seed: int | torch.Generator | Sequence[torch.Generator],
+        noise: bool,
+    ) -> Float[Tensor, "n c h w"]:
+        """Latents with noise if asked for; a generator is advanced by one draw."""
+        if not noise:
+            return latent
+        drawn = draw_noise(latent.shape, seed).to(latent.device)
+        return self.backbone.add_noise(self, latent, drawn, timestep)
 
     def _record(
         self,
@@ -450,8 +481,8 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
 
         Where both come from the same prompts, one pass gives both.
         """
-        named = [vocabulary.prompt if vocabulary and vocabulary.nouns else prompt for vocabulary in vocabularies]
-        for_masks = named if prompted_masks else [prompt] * len(latent)
+        named = _mask_prompts(vocabularies, prompt, prompted_masks=True)
+        for_masks = _mask_prompts(vocabularies, prompt, prompted_masks)
         wanted = any(vocabulary and vocabulary.nouns for vocabulary in vocabularies)
         kinds = ("self", "cross") if wanted and named == for_masks else ("self",)
         layers = self._record(latent, for_masks, timestep, kinds)
@@ -485,9 +516,7 @@ def segment_attention(
 
     The settings must have been checked, see `check_settings`; for the rest see `merge` and `suppress`.
     """
-    *_, proposals = run_passes(attention, points, thresholds, remove_merged, distances)
-    labels, kept = relabel(suppress(proposals, size))
-    return labels, proposals[kept]
+    return segment_by(PAPER, attention, None, size, points, thresholds, remove_merged, distances)
 
 
 # ---- helpers --------------------------------------------------------------------------------------------------------
@@ -525,6 +554,11 @@ def _batches(pictures: Sequence[Image.Image], size: int) -> list[list[int]]:
     for index, picture in enumerate(pictures):
         by_shape.setdefault(picture.size, []).append(index)
     return [alike[start : start + size] for alike in by_shape.values() for start in range(0, len(alike), size)]
+
+
+def _mask_prompts(vocabularies: Sequence[Vocabulary | None], prompt: str, prompted_masks: bool) -> list[str]:
+    """The prompt that the masks of each picture come from: its words' if there are any and they are wanted."""
+    return [each.prompt if prompted_masks and each is not None and each.nouns else prompt for each in vocabularies]
 
 
 def _by_picture(layers: Sequence[RecordedLayer], count: int) -> list[list[RecordedLayer]]:

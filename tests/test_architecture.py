@@ -24,7 +24,7 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 LAYERS = (
     {"arguments", "exits", "wording", "files", "models.paths", "models.quiet", "models.versions", "progress"},
     {"pocket"},
-    {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics", "beyond"}
+    {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "semantics", "beyond", "plus"}
     | {"backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export", "colours"},
     {"models"},
     {"pipeline"},

@@ -71,7 +71,7 @@ def pamr(maps, image, dilations):
             if (dy, dx) != (0, 0)
         ]
         colours = np.array([image[:, v, u] for v, u in near])  # [neighbours, channels]
-        score = -(np.abs(colours - image[:, y, x]) / colours.std(axis=0, ddof=1)).mean(axis=1)
+        score = -(np.abs(colours - image[:, y, x]) / (0.1 * colours.std(axis=0, ddof=1))).mean(axis=1)
         weights = np.exp(score) / np.exp(score).sum()
         out[:, y, x] = sum(weight * maps[:, v, u] for weight, (v, u) in zip(weights, near, strict=True))
     return out

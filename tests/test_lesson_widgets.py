@@ -23,6 +23,7 @@ from diffseg import DiffSegOutput, DiffSegPipeline, aggregate, baselines, image_
 from diffseg.aggregation import side_weights, sum_sides, weigh_sides
 from diffseg.merging import anchor_distances, merge_passes
 from diffseg.metrics import count_overlap
+from diffseg.plus import Method
 from diffseg.semantics import find_tokens, name_words, noun_maps
 from diffseg.widgets.lessons import (
     aggregating,
@@ -564,6 +565,28 @@ def test_the_thing_follows_hand_and_sliders():
         with Changes((panel.picture, "picture"), (panel.canvas, "alt")) as changes:
             knob.value = value
         assert all(changes.found)
+
+
+# ---- 12 -------------------------------------------------------------------------------------------------------------
+
+
+def test_ideas_are_turned_together(pipe, image):
+    truth = np.zeros((image.height, image.width), int)
+    truth[:, image.width // 2 :] = 1
+    panel = widgets.after_the_paper(pipe, image, truth)
+    assert healthy(panel)
+    for knob, value in ((panel.draws, 2), (panel.steps, 2), (panel.exponent, 1.0), (panel.rounds, 10)):
+        knob.value = value
+        assert panel.canvas.message == ""
+    panel.tau.index = 3
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([pipe.attend(image, seed=generator) for _ in range(2)]).mean(dim=0)
+    method = Method(steps=2, exponent=1.0, rounds=10)
+    out = pipe.segment(drawn, 16, threshold=panel.tau.value, image=image, method=method, size=truth.shape)
+    accuracy, miou = image_score(out.labels, truth)
+    assert f"accuracy {accuracy:.0%}, mIoU {miou:.2f}. The paper's" in panel.canvas.alt
+    with pytest.raises(ValueError, match="truth is 8x8"):
+        widgets.after_the_paper(pipe, image, np.zeros((8, 8), int))
 
 
 # ---- other shapes ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from ..models.loading import find_model
 from ..models.paths import POCKET
 from ..pipeline import DiffSegPipeline
 from ..sweeps import THRESHOLDS
-from . import limits
+from . import beyond, limits
 
 TIMESTEPS = (1, 100, 200, 300, 400, 500)
 SIDES = (4, 8, 16, 24, 32)  # anchors along one side
@@ -228,6 +228,10 @@ RECIPES = {
     ),
     "limits": Recipe("Remedies for small things.", "val", 100, ("diffusion",), limits.remedies, own_threshold),
     "limits-things": Recipe("Pieces of truths by size.", "val", 100, ("diffusion",), limits.things, own_threshold),
+    "beyond-tuning": Recipe("Ideas since the paper, tuned.", "tune", 40, ("diffusion",), beyond.tuning),
+    "beyond": Recipe(
+        "Ideas since the paper, as the tuning scenes choose.", "val", 100, ("diffusion",), beyond.gains, beyond.chosen
+    ),
     "limits-domains": Recipe("Segments in other domains.", "val", 100, ("diffusion",), limits.domains, own_threshold),
 }  # fmt: skip
 

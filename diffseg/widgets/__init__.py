@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lessons.divergence": ["distributions"],
         "lessons.heads": ["compare_heads"],
         "lessons.hooking": ["look_from_pixel"],
+        "lessons.improving": ["after_the_paper"],
         "lessons.limiting": ["small_things"],
         "lessons.masks": ["cursor_line"],
         "lessons.merging": ["merging_steps"],

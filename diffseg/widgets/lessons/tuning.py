@@ -1,6 +1,6 @@
 """Notebook 08: the four numbers of DiffSeg, with the scores beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -75,6 +75,54 @@ def bars_of(result: Result, usual: Result) -> str:
     return f'<div style="width: 300px">{"".join(lines)}<small>The black line: with the defaults.</small></div>'
 
 
+class ScoredPanel(Panel):
+    """A picture with the masks of some setting, its truth, and bars of the scores beside those of the first setting."""
+
+    def __init__(self, image: Image.Image, truth: Truth):
+        if tuple(truth.shape) != (image.height, image.width):
+            raise ValueError(
+                f"truth is {truth.shape[0]}x{truth.shape[1]} and image {image.height}x{image.width} (height x width); "
+                "they must be equal. Crop and resize the picture with read_image, the truth with the nearest neighbour."
+            )
+        self.classes, self._knobs = int(np.asarray(truth).max(initial=0)) + 1, column()
+        picture, answer, bars = photograph(image, 350), photograph(image, 200), ipywidgets.HTML()
+        known = np.where(np.isin(truth, (255, -1)), -1, truth)
+        answer.overlay = encode(tint(known, class_colours(self.classes), opacity=0.7))
+        answer.alt = "The truth: each class in its colour."
+        self._truth = truth
+        super().__init__(picture, [row(picture, self._knobs, answer)], picture=picture, bars=bars, truth=answer)
+
+    def control(
+        self,
+        controls: Mapping[str, ipywidgets.Widget],
+        result_of: Callable[..., Result],
+        describe: Callable[..., str],
+    ) -> None:
+        """Let controls choose the setting; all others are compared with what they say now.
+
+        Args:
+            controls: by name, in the order in which `result_of` and `describe` take their values.
+            result_of: values -> masks and scores.
+            describe: values, result and the first result -> a sentence.
+        """
+        self._knobs.children = *controls.values(), self.bars
+        self.parts |= controls
+        for name, widget in controls.items():
+            setattr(self, name, widget)
+        usual = result_of(*(widget.value for widget in controls.values()))
+
+        def draw() -> None:
+            setting = [widget.value for widget in controls.values()]
+            result = result_of(*setting)
+            colours_of = match_colours(result.labels, self._truth, self.classes)
+            self.picture.overlay = encode(tint(result.labels, colours_of, opacity=0.6))
+            self.bars.value = bars_of(result, usual)
+            self.say(describe(*setting, result, usual))
+
+        self.when(*controls.values(), do=draw)
+        draw()
+
+
 def hyperparameters(
     pipe: DiffSegPipeline,
     image: Image.Image,
@@ -94,24 +142,16 @@ def hyperparameters(
     Raises:
         ValueError: for a truth of another size.
     """
-    if tuple(truth.shape) != (image.height, image.width):
-        raise ValueError(
-            f"truth is {truth.shape[0]}x{truth.shape[1]} and image {image.height}x{image.width} (height x width); they "
-            "must be equal. Crop and resize the picture with read_image, the truth with the nearest neighbour."
-        )
     given = dict(attentions or {})
-    classes = int(np.asarray(truth).max(initial=0)) + 1
-    picture, answer = photograph(image, 350), photograph(image, 200)
-    answer.overlay = encode(tint(np.where(np.isin(truth, (255, -1)), -1, truth), class_colours(classes), opacity=0.7))
-    answer.alt = "The truth: each class in its colour."
+    panel = ScoredPanel(image, truth)
 
     @lru_cache(maxsize=_KEPT)
     def attend(t: int) -> Tensor:
         if t in given:
             return given[t].to(pipe.device)
-        picture.show_message(f"One pass through the model, for t = {t} ...")
+        panel.picture.show_message(f"One pass through the model, for t = {t} ...")
         attention = pipe.attend(image, timestep=t).to(pipe.device)
-        picture.show_message("")
+        panel.picture.show_message("")
         return attention
 
     @lru_cache(maxsize=16)
@@ -139,21 +179,6 @@ def hyperparameters(
     passes = ipywidgets.SelectionSlider(
         options=PASSES, value=ITERATIONS, description="passes N", style=options["style"]
     )
-    tau, bars = threshold_slider(pipe.threshold), ipywidgets.HTML()
-    usual = result_of(TIMESTEP, points.value, ITERATIONS, pipe.threshold)
-    panel = Panel(
-        picture,
-        [row(picture, column(t, points, passes, tau, bars), answer)],
-        picture=picture, t=t, points=points, passes=passes, tau=tau, bars=bars, truth=answer,
-    )  # fmt: skip
-
-    def draw() -> None:
-        setting = t.value, points.value, passes.value, tau.value
-        result = result_of(*setting)
-        picture.overlay = encode(tint(result.labels, match_colours(result.labels, truth, classes), opacity=0.6))
-        bars.value = bars_of(result, usual)
-        panel.say(describe_setting(*setting, result, usual))
-
-    panel.when(t, points, passes, tau, do=draw)
-    draw()
+    controls = {"t": t, "points": points, "passes": passes, "tau": threshold_slider(pipe.threshold)}
+    panel.control(controls, result_of, describe_setting)
     return panel

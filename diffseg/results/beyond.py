@@ -1,0 +1,226 @@
+"""Tables of notebook 12: every idea of `beyond` tuned on tuning scenes, and its gain on validation scenes."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from .. import POINTS
+from ..baselines import dbscan
+from ..beyond import attend_often, cut_proposals, edges, ranked_distances, split, token_rank, walk, without_sinks
+from ..datasets import Dataset, Item
+from ..evaluate.counting import make_row
+from ..masks import relabel, suppress
+from ..merging import anchor_distances, merge, symmetric_kl
+from ..pipeline import DiffSegPipeline
+from ..plus import PAPER, Method
+from ..sweeps import best_threshold
+from . import load
+
+Row = dict[str, Any]
+Labels = Int[Tensor, "size size"]
+Segment = Callable[[float], Labels]  # factor on the model's threshold -> labels
+
+#: Thresholds in multiples of the model's own.
+FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 2.5, 9).round(3))
+WALKED = tuple(factor / 10 for factor in FACTORS)  # of a walk, after which all maps are close to each other
+ALONE = (1.0,)  # for an idea that has no threshold
+CLASSES = 27  # of PocketScenes
+
+CUT_POWER = 10  # of the cosine between maps, DiffCut's
+
+#: DBSCAN's eps for symmetric KL, in multiples of the model's threshold; and for Euclidean distances.
+KL_EPS = (0.05, 0.07, 0.1, 0.14, 0.2)
+EUCLIDEAN_EPS = tuple(float(eps) for eps in np.geomspace(0.004, 0.016, 7).round(4))
+
+#: What of `Method` is combined, beside the paper's own steps.
+COMBINED = {"draws": (1, 2), "exponent": (0.5, 1.0), "rounds": (10, 20)}
+
+
+class View:
+    """A picture and its attention, computed once for all ideas that start from the usual pass."""
+
+    def __init__(self, pipe: DiffSegPipeline, image: Image.Image) -> None:
+        self.pipe, self.image, self.size = pipe, image, image.width
+
+    @cached_property
+    def attention(self) -> Float[Tensor, "h w h w"]:
+        return self.pipe.attend(self.image, size=self.size)
+
+    @cached_property
+    def averaged(self) -> dict[int, Float[Tensor, "h w h w"]]:
+        """Draws -> the mean attention of so many, the further ones from the same generator."""
+        generator, total, means = torch.Generator().manual_seed(0), 0, {}
+        for draws in range(1, max(COMBINED["draws"]) + 1):
+            total = total + self.pipe.attend(self.image, seed=generator, size=self.size)
+            means[draws] = total / draws
+        return means
+
+    def merged(self, attention: Float[Tensor, "h w h w"], distances: Tensor | None = None) -> Segment:
+        """Merging as in the paper."""
+        distances = anchor_distances(attention, POINTS) if distances is None else distances
+        own = self.pipe.threshold
+        return lambda factor: (
+            self.pipe.segment(attention, threshold=own * factor, size=self.size, distances=distances).labels
+        )
+
+
+def by_method(view: View, method: Method) -> Segment:
+    """The paper's steps with numbers of `Method`."""
+    attention = view.averaged[method.draws] if method.draws > 1 else view.attention
+    walked = walk(attention, method.steps)
+    distances, rest = anchor_distances(walked, POINTS), replace(method, steps=1)
+    return lambda factor: view.pipe.segment(
+        walked, threshold=view.pipe.threshold * factor, size=view.size, image=view.image, distances=distances,
+        method=rest,
+    ).labels  # fmt: skip
+
+
+def by_steps(view: View, timesteps: tuple[int, ...]) -> Segment:
+    """The mean attention over time steps."""
+    return view.merged(attend_often(partial(view.pipe.attend, view.image, size=view.size), timesteps, (0,)))
+
+
+def by_rank(view: View, damping: float) -> Segment:
+    """Anchors of high TokenRank."""
+    rank = token_rank(view.attention, damping)
+    return view.merged(view.attention, ranked_distances(view.attention, rank, POINTS))
+
+
+def by_sinks(view: View, share: float) -> Segment:
+    """Keys that take more than `share` times what falls to each are left out."""
+    return view.merged(without_sinks(view.attention, share))
+
+
+def by_cuts(view: View, limit: float) -> Segment:
+    """Normalised cuts in place of merging."""
+    labels = relabel(suppress(cut_proposals(view.attention, limit, power=CUT_POWER), view.size))[0]
+    return lambda factor: labels
+
+
+def by_edges(view: View, limit: float) -> Segment:
+    """Segments in pieces where neighbouring maps are further apart than `limit` times the threshold."""
+    right, below = edges(view.attention)
+
+    distances = anchor_distances(view.attention, POINTS)
+
+    def segment(factor: float) -> Labels:
+        proposals = merge(view.attention, POINTS, threshold=view.pipe.threshold * factor, distances=distances)
+        grid = suppress(proposals, view.attention.shape[0])
+        return enlarge(split(grid, right, below, limit * view.pipe.threshold), view.size)
+
+    return segment
+
+
+def enlarge(labels: Int[Tensor, "h w"], size: int) -> Labels:
+    """Labels of positions for pixels; the outlines are upsampled as memberships, so that they are smooth."""
+    members = F.one_hot(labels).permute(2, 0, 1).float()
+    return relabel(suppress(members, size))[0]
+
+
+def by_dbscan(view: View, eps: float) -> Segment:
+    """DBSCAN, Euclidean."""
+    labels = dbscan(view.attention, eps, view.size)
+    return lambda factor: labels
+
+
+def by_dbscan_kl(view: View, eps: float) -> Segment:
+    """DBSCAN with the distance of merging."""
+    maps = view.attention.flatten(2).flatten(0, 1)
+    distances = symmetric_kl(maps, maps).clamp_min(0).numpy()
+    labels = dbscan(view.attention, eps * view.pipe.threshold, view.size, distances=distances)
+    return lambda factor: labels
+
+
+@dataclass(frozen=True)
+class Idea:
+    """What is tried: `segment` with each of some values, at each of some factors on the model's threshold."""
+
+    segment: Callable[[View, Any], Segment]
+    values: tuple[Any, ...]
+    factors: tuple[float, ...] = FACTORS
+
+
+IDEAS = {
+    "DiffSeg": Idea(by_method, (PAPER,)),
+    "edges of the picture": Idea(by_method, (Method(rounds=5), Method(rounds=10), Method(rounds=20))),
+    "walk": Idea(by_method, (Method(steps=2), Method(steps=3)), WALKED),
+    "rank": Idea(by_rank, (0.85,)),
+    "cuts": Idea(by_cuts, (0.3, 0.5, 0.6, 0.7), ALONE),
+    "edges of maps": Idea(by_edges, (0.5, 1.0, 2.0)),
+    "draws": Idea(by_method, (Method(draws=2),)),
+    "time steps": Idea(by_steps, ((100, 300), (200, 300, 400))),
+    "sinks": Idea(by_sinks, (3.0, 10.0, 30.0)),
+    "sizes": Idea(by_method, tuple(Method(exponent=power) for power in (0.25, 0.5, 1.0, 1.5))),
+    "DBSCAN": Idea(by_dbscan, EUCLIDEAN_EPS, ALONE),
+    "DBSCAN, KL": Idea(by_dbscan_kl, KL_EPS, ALONE),
+    "combined": Idea(
+        by_method, tuple(Method(**dict(zip(COMBINED, chosen, strict=True))) for chosen in product(*COMBINED.values()))
+    ),
+}
+
+PLAIN = "DiffSeg"
+
+
+def describe(value: Any) -> str:
+    """A value as the tables write it."""
+    if isinstance(value, Method):
+        return " ".join(f"{name}={number:g}" for name, number in value.changes().items()) or "paper"
+    return " ".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
+
+
+@torch.no_grad()
+def tuning(models: Any, item: Item, settings: Mapping[str, Any], size: int) -> Iterator[Row]:
+    """Every idea with every value at every threshold."""
+    sample = item.read(size)
+    view = View(models.diffusion, sample.image)
+    for name, idea in IDEAS.items():
+        for value in idea.values:
+            segment = idea.segment(view, value)
+            for factor in idea.factors:
+                yield {"scene": item.name, "idea": name, "value": describe(value), "factor": factor,
+                       **_scores(segment(factor), sample.truth)}  # fmt: skip
+
+
+@torch.no_grad()
+def gains(models: Any, item: Item, settings: Mapping[str, Any], size: int) -> Iterator[Row]:
+    """Every idea as the tuning scenes choose it, each from the picture on, with the seconds that it takes."""
+    sample = item.read(size)
+    for name, (written, factor) in settings.items():
+        (value,) = (value for value in IDEAS[name].values if describe(value) == written)
+        begun = time.perf_counter()
+        labels = IDEAS[name].segment(View(models.diffusion, sample.image), value)(factor)
+        seconds = time.perf_counter() - begun
+        yield {"scene": item.name, "idea": name, "value": written, "factor": factor,
+               **_scores(labels, sample.truth), "seconds": seconds}  # fmt: skip
+
+
+def chosen(models: Any, data: Dataset, size: int) -> dict[str, Any]:
+    """Of each idea the value and the factor that table "beyond-tuning" chooses."""
+    return choose(load("beyond-tuning"))
+
+
+def choose(tuned: pd.DataFrame) -> dict[str, tuple[str, float]]:
+    """Of each idea the value and the factor with the highest mean of accuracy and mIoU, see `best_threshold`."""
+    choices = {}
+    for (idea, value), scores in tuned.rename(columns={"factor": "threshold"}).groupby(["idea", "value"], sort=False):
+        factor = best_threshold(scores)
+        score = scores[scores.threshold == factor][["accuracy", "miou"]].mean().mean()
+        if idea not in choices or score > choices[idea][0]:
+            choices[idea] = score, (value, factor)
+    return {idea: choice for idea, (_, choice) in choices.items()}
+
+
+def _scores(labels: Labels, truth: np.ndarray) -> Row:
+    row = make_row("", ("", None), labels, truth, CLASSES)
+    return {name: row[name] for name in ("accuracy", "miou", "boundary")} | {"segments": len(labels.unique())}
