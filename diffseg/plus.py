@@ -101,11 +101,21 @@ def segment_by(
     """
     walked = walk(attention, method.steps) if method.steps > 1 else attention
     *_, proposals = run_passes(walked, points, thresholds, remove_merged, distances)
+    labels, kept = relabel(compete(method, proposals, picture, size))
+    return labels, proposals[kept]
+
+
+def compete(
+    method: Method,
+    proposals: Float[Tensor, "proposals h w"],
+    picture: Float[Tensor, "channels height width"] | None,
+    size: int | tuple[int, int],
+) -> Int[Tensor, "height width"]:
+    """Non-maximum suppression after what a method does to proposals; see `suppress`, and `segment_by` for the rest."""
     weighed = weigh_sizes(proposals, method.exponent) if method.exponent else proposals
     if method.rounds and picture is not None:
         weighed = follow_edges(weighed, picture, size, method.rounds)
-    labels, kept = relabel(suppress(weighed, size))
-    return labels, proposals[kept]
+    return suppress(weighed, size)
 
 
 def follow_edges(

@@ -8,6 +8,7 @@ from ._clustering import constant_k, lloyd_step, patch_attention
 from ._exercise import Case, Check, Mistake, NotYet
 from ._heads import head_divergence, jensen_shannon, kl
 from ._hooking import attention_bytes, attention_probabilities, mean_of_heads, received_attention
+from ._improving import cut_cost, drop_sinks, effective_size
 from ._limiting import fitted_exponent, grown_iou, side_by_side
 from ._masks import binary_masks, count_pieces, relabel, suppress
 from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
@@ -27,6 +28,9 @@ __all__ = [
     "choose_threshold",
     "constant_k",
     "count_pieces",
+    "cut_cost",
+    "drop_sinks",
+    "effective_size",
     "fitted_exponent",
     "grown_iou",
     "head_divergence",

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -15,24 +15,26 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from .. import POINTS
-from ..baselines import dbscan
+from .. import POINTS, SEED
+from ..baselines import dbscan, euclidean_distances
 from ..beyond import attend_often, cut_proposals, edges, ranked_distances, split, token_rank, walk, without_sinks
 from ..datasets import Dataset, Item
+from ..diffuse import to_tensor
 from ..evaluate.counting import make_row
 from ..masks import relabel, suppress
 from ..merging import anchor_distances, merge, symmetric_kl
 from ..pipeline import DiffSegPipeline
-from ..plus import PAPER, Method
+from ..plus import PAPER, Method, compete
 from ..sweeps import best_threshold
 from . import load
 
 Row = dict[str, Any]
 Labels = Int[Tensor, "size size"]
-Segment = Callable[[float], Labels]  # factor on the model's threshold -> labels
+Merge = Callable[[float], Float[Tensor, "proposals h w"]]  # factor on the model's threshold -> proposals
+Segment = Callable[[float], Labels]
 
 #: Thresholds in multiples of the model's own.
-FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 2.5, 9).round(3))
+FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 2, 8).round(3))
 WALKED = tuple(factor / 10 for factor in FACTORS)  # of a walk, after which all maps are close to each other
 ALONE = (1.0,)  # for an idea that has no threshold
 CLASSES = 27  # of PocketScenes
@@ -48,10 +50,14 @@ COMBINED = {"draws": (1, 2), "exponent": (0.5, 1.0), "rounds": (10, 20)}
 
 
 class View:
-    """A picture and its attention, computed once for all ideas that start from the usual pass."""
+    """A picture, and what several ideas start from, computed when it is first asked for."""
 
     def __init__(self, pipe: DiffSegPipeline, image: Image.Image) -> None:
         self.pipe, self.image, self.size = pipe, image, image.width
+
+    @cached_property
+    def pixels(self) -> Float[Tensor, "channels size size"]:
+        return to_tensor(self.image)[0]
 
     @cached_property
     def attention(self) -> Float[Tensor, "h w h w"]:
@@ -59,47 +65,60 @@ class View:
 
     @cached_property
     def averaged(self) -> dict[int, Float[Tensor, "h w h w"]]:
-        """Draws -> the mean attention of so many, the further ones from the same generator."""
-        generator, total, means = torch.Generator().manual_seed(0), 0, {}
+        """Draws -> the mean attention of so many, one after the other from one generator."""
+        generator, total, means = torch.Generator().manual_seed(SEED), 0, {}
         for draws in range(1, max(COMBINED["draws"]) + 1):
             total = total + self.pipe.attend(self.image, seed=generator, size=self.size)
             means[draws] = total / draws
         return means
 
-    def merged(self, attention: Float[Tensor, "h w h w"], distances: Tensor | None = None) -> Segment:
+    @cached_property
+    def euclidean(self) -> Float[np.ndarray, "positions positions"]:
+        return euclidean_distances(self.attention)
+
+    @cached_property
+    def divergences(self) -> Float[np.ndarray, "positions positions"]:
+        maps = self.attention.flatten(2).flatten(0, 1)
+        return symmetric_kl(maps, maps).clamp_min(0).numpy()
+
+    def merged(self, attention: Float[Tensor, "h w h w"], distances: Tensor | None = None) -> Merge:
         """Merging as in the paper."""
         distances = anchor_distances(attention, POINTS) if distances is None else distances
-        own = self.pipe.threshold
-        return lambda factor: (
-            self.pipe.segment(attention, threshold=own * factor, size=self.size, distances=distances).labels
-        )
+        return lambda factor: merge(attention, POINTS, threshold=self.pipe.threshold * factor, distances=distances)
+
+    @cache  # noqa: B019 - as long as the view
+    def proposals_of(self, draws: int, steps: int) -> Merge:
+        """Proposals of a mean attention after some steps of a walk."""
+        attention = walk(self.averaged[draws] if draws > 1 else self.attention, steps)
+        return cache(self.merged(attention))
 
 
 def by_method(view: View, method: Method) -> Segment:
     """The paper's steps with numbers of `Method`."""
-    attention = view.averaged[method.draws] if method.draws > 1 else view.attention
-    walked = walk(attention, method.steps)
-    distances, rest = anchor_distances(walked, POINTS), replace(method, steps=1)
-    return lambda factor: view.pipe.segment(
-        walked, threshold=view.pipe.threshold * factor, size=view.size, image=view.image, distances=distances,
-        method=rest,
-    ).labels  # fmt: skip
+    proposals_of = view.proposals_of(method.draws, method.steps)
+    return lambda factor: relabel(compete(method, proposals_of(factor), view.pixels, view.size))[0]
+
+
+def by_maps(view: View, proposals_of: Merge) -> Segment:
+    """The paper's competition."""
+    return lambda factor: relabel(suppress(proposals_of(factor), view.size))[0]
 
 
 def by_steps(view: View, timesteps: tuple[int, ...]) -> Segment:
     """The mean attention over time steps."""
-    return view.merged(attend_often(partial(view.pipe.attend, view.image, size=view.size), timesteps, (0,)))
+    attend = partial(view.pipe.attend, view.image, size=view.size)
+    return by_maps(view, view.merged(attend_often(attend, timesteps, (SEED,))))
 
 
 def by_rank(view: View, damping: float) -> Segment:
     """Anchors of high TokenRank."""
     rank = token_rank(view.attention, damping)
-    return view.merged(view.attention, ranked_distances(view.attention, rank, POINTS))
+    return by_maps(view, view.merged(view.attention, ranked_distances(view.attention, rank, POINTS)))
 
 
 def by_sinks(view: View, share: float) -> Segment:
     """Keys that take more than `share` times what falls to each are left out."""
-    return view.merged(without_sinks(view.attention, share))
+    return by_maps(view, view.merged(without_sinks(view.attention, share)))
 
 
 def by_cuts(view: View, limit: float) -> Segment:
@@ -112,11 +131,10 @@ def by_edges(view: View, limit: float) -> Segment:
     """Segments in pieces where neighbouring maps are further apart than `limit` times the threshold."""
     right, below = edges(view.attention)
 
-    distances = anchor_distances(view.attention, POINTS)
+    proposals_of = view.proposals_of(1, 1)
 
     def segment(factor: float) -> Labels:
-        proposals = merge(view.attention, POINTS, threshold=view.pipe.threshold * factor, distances=distances)
-        grid = suppress(proposals, view.attention.shape[0])
+        grid = suppress(proposals_of(factor), view.attention.shape[0])
         return enlarge(split(grid, right, below, limit * view.pipe.threshold), view.size)
 
     return segment
@@ -130,15 +148,13 @@ def enlarge(labels: Int[Tensor, "h w"], size: int) -> Labels:
 
 def by_dbscan(view: View, eps: float) -> Segment:
     """DBSCAN, Euclidean."""
-    labels = dbscan(view.attention, eps, view.size)
+    labels = dbscan(view.attention, eps, view.size, distances=view.euclidean)
     return lambda factor: labels
 
 
 def by_dbscan_kl(view: View, eps: float) -> Segment:
     """DBSCAN with the distance of merging."""
-    maps = view.attention.flatten(2).flatten(0, 1)
-    distances = symmetric_kl(maps, maps).clamp_min(0).numpy()
-    labels = dbscan(view.attention, eps * view.pipe.threshold, view.size, distances=distances)
+    labels = dbscan(view.attention, eps * view.pipe.threshold, view.size, distances=view.divergences)
     return lambda factor: labels
 
 
