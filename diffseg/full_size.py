@@ -78,7 +78,8 @@ def full_pipeline(dtype: torch.dtype = torch.float32, device: str | torch.device
 @torch.no_grad()
 def fill(model: nn.Module, dtype: torch.dtype, device: str | torch.device = "cpu", seed: int = 0) -> nn.Module:
     """Give a model on the "meta" device memory and values: numbers as they come in, as large as they go out."""
-    model = model.to(dtype).to_empty(device=device).eval()
+    # Not the `to` of diffusers, which warns of modules that are kept in float32, even where there are none.
+    model = nn.Module.to(model, dtype).to_empty(device=device).eval()
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:

@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
-from book_chapters import describe
 from book_docstrings import as_rest
+from descriptions import describe
 from formulas import draw
 from make_book import Places, find_places, repository, with_links
 from make_exercises import is_solution, stub
@@ -214,6 +214,7 @@ def test_a_figure_is_described_by_what_its_code_writes():
     code = 'titles = ["one", f"{n} maps"]\nshow_images(some, titles)\nax.set_title(f"{a}")\nax.plot(x, label="τ, nats")'
     assert describe(code, "2. *Whom* to ask?") == "Figure, 2. Whom to ask: one; … maps; τ, nats."
     assert describe("plt.show()", "Recap") == "Figure, Recap."
+    assert describe('%matplotlib inline\nax.set_title("one")', "Recap") == "Figure, Recap: one."
     assert (
         describe("plt.show()", "Recap", "## Recap\n\nSee. Here are [three](a.md):") == "Figure, Recap: Here are three."
     )

@@ -5,6 +5,7 @@ Each check takes a notebook and returns complaints; each is also shown a noteboo
 """
 
 import ast
+import html
 import os
 import re
 import shutil
@@ -295,6 +296,35 @@ def test_pages_fold_the_solutions(tmp_path):
     fold = page[page.index("<details><summary>Solution") : page.index("</details>")]
     assert "return" in fold and "was it right" not in page
     assert code_cells(nb)[0].source == source, "the notebook itself must not change"
+
+
+def test_pages_describe_figures(tmp_path):
+    kinds = {"image/png": "YQ==", "image/jpeg": "Yg==", "image/svg+xml": "<svg/>"}
+    cells = [
+        cell(f"ax.set_title('{kind}, p < 1 & q')", count, [new_output("display_data", {kind: figure})])
+        for count, (kind, figure) in enumerate(kinds.items(), start=1)
+    ]
+    nb = notebook(*cells, cell(count=4))
+    run_notebooks.write_html(nb, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    said = [html.unescape(words) for words in re.findall(r'<img[^>]* alt="([^"]*)"', page)]
+    assert said == [f"Figure, Title: {kind}, p < 1 & q." for kind in kinds]
+    assert nb.cells[1].metadata == {"tags": []}, "the notebook itself must not change"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1000, 390])
+def test_pages_cut_no_code_off(tmp_path, open_page, width):
+    nb = notebook(
+        cell(f"first = {'9 + ' * 40}9", 1), cell(f"def grown(x):\n    return {'x + ' * 40}x", 2, tags=["solution"])
+    )
+    run_notebooks.write_html(nb, tmp_path / "page.html")
+    with open_page((tmp_path / "page.html").as_uri(), width=width) as watched:
+        watched.page.evaluate("() => document.querySelectorAll('details').forEach((part) => (part.open = true))")
+        parts = watched.page.locator("pre").evaluate_all(
+            "all => all.map((each) => [each.scrollWidth, each.clientWidth])"
+        )
+        assert len(parts) == 2 and all(needed <= given for needed, given in parts)
 
 
 # ---- nbval ----------------------------------------------------------------------------------------------------------

@@ -1,20 +1,16 @@
 """Notebooks as chapters of the book: exercises open with their answers folded, figures described in words."""
 
-import ast
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from descriptions import figure_descriptions
 from make_exercises import folded, is_solution, stub
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-FIGURES = ("image/png", "image/jpeg", "image/svg+xml")
 LIVE = (
     '<p class="live">Something moves here when the notebook runs. On this page, look at the figure below, which stands '
     "still.</p>"
 )
-WRITES = {"set_title": 0, "suptitle": 0, "set_xlabel": 0, "set_ylabel": 0, "show_image": 1, "show_images": 1}
-SAYS = {"title", "xlabel", "ylabel", "label", "titles"}
 
 
 def chapter(notebook: NotebookNode, fit_links: Callable[[str], str]) -> NotebookNode:
@@ -24,18 +20,15 @@ def chapter(notebook: NotebookNode, fit_links: Callable[[str], str]) -> Notebook
         notebook: with its outputs.
         fit_links: makes the links of a piece of Markdown fit the page.
     """
-    cells, section, before = [], "", ""
-    for cell in notebook.cells:
+    cells = []
+    for cell, words in zip(notebook.cells, figure_descriptions(notebook)):
         if cell.cell_type == "markdown":
-            section = ([section] + re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE))[-1]
-            before = cell.source
             cells.append(new_markdown_cell(fit_links(cell.source)))
         elif is_solution(cell):
             cells.append(NotebookNode(cell, source=stub(cell.source), outputs=[], execution_count=None, metadata={}))
             cells.append(new_markdown_cell(folded(cell.source)))
         else:
-            drawn = any(kind in output.get("data", {}) for output in cell.outputs for kind in FIGURES)
-            alt = {"mystnb": {"image": {"alt": describe(cell.source, section, before)}}} if drawn else {}
+            alt = {"mystnb": {"image": {"alt": words}}} if words else {}
             cells.append(NotebookNode(cell, metadata=NotebookNode(alt)))
             if is_live(cell):
                 cells.append(new_markdown_cell(LIVE))
@@ -45,51 +38,3 @@ def chapter(notebook: NotebookNode, fit_links: Callable[[str], str]) -> Notebook
 def is_live(cell: NotebookNode) -> bool:
     """Whether a code cell shows something that moves, of which nothing is stored."""
     return "nbval-ignore-output" in cell.metadata.get("tags", []) and not cell.outputs and "widgets" in cell.source
-
-
-def describe(source: str, section: str, before: str = "") -> str:
-    """Words for a figure, for those who do not see it.
-
-    Args:
-        source: the cell that draws it. The titles and labels that it writes are named; if it writes none, the last
-            sentence before it says what is drawn.
-        section: the heading that it stands under.
-        before: the text before it.
-    """
-    said = list(dict.fromkeys(text for text in _written(ast.parse(source)) if len(text) > 1))
-    sentences = re.split(r"(?<=[.:?])\s+", _plain(re.sub(r"^#.*$|<[^>]+>", "", before, flags=re.MULTILINE)))
-    words = "; ".join(said) or sentences[-1].rstrip(".:")
-    return f"Figure, {_plain(section).rstrip(' .?')}" + (f": {words}." if words else ".")
-
-
-def _plain(text: str) -> str:
-    """Markdown without its signs, in one line."""
-    return " ".join(re.sub(r"[*`$\\]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)).split())
-
-
-def _written(tree: ast.AST) -> Iterator[str]:
-    """The texts that a cell writes into its figures, in the order of its lines."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.Call)]
-    for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
-        if isinstance(node, ast.Assign):
-            if any(isinstance(target, ast.Name) and "title" in target.id for target in node.targets):
-                yield from _texts(node.value)
-        else:
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in WRITES:
-                yield from (text for given in node.args[WRITES[name] :][:1] for text in _texts(given))
-            yield from (text for given in node.keywords if given.arg in SAYS for text in _texts(given.value))
-
-
-def _texts(node: ast.AST) -> Iterator[str]:
-    """The strings of an expression that hold a letter, with dots for what is only known when the cell runs."""
-    if isinstance(node, ast.List | ast.Tuple):
-        for part in node.elts:
-            yield from _texts(part)
-    elif isinstance(node, ast.ListComp):
-        yield from _texts(node.elt)
-    elif isinstance(node, ast.JoinedStr | ast.Constant):
-        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
-        if re.search(r"[^\W\d_]", text):
-            yield re.sub(r"[$\\]", "", text).replace("\n", ", ")

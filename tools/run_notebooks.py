@@ -23,16 +23,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+from descriptions import figure_descriptions
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from make_exercises import folded, is_solution
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from tqdm import tqdm
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+PAGE = Path(__file__).resolve().with_name("page.html.j2")
 # Progress bars and download bars differ in every run: they must not end up in stored outputs.
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # Threads that have nothing to do go on looking for work, on a core that another program needs; OpenBLAS, behind numpy
@@ -172,16 +175,19 @@ def with_formulas(source: str) -> str:
 
 
 def write_html(notebook, path: Path) -> None:
-    """Write one page with its figures inside and the solutions of its exercises folded."""
+    """Write one page with its figures inside and described, and the solutions of its exercises folded."""
     from nbconvert import HTMLExporter  # slow to import
 
     page = copy.copy(notebook)
-    cells = [new_markdown_cell(folded(cell.source)) if is_solution(cell) else cell for cell in notebook.cells]
-    page.cells = [
-        new_markdown_cell(with_formulas(cell.source)) if cell.cell_type == "markdown" else cell for cell in cells
-    ]
+    page.cells = []
+    for cell, words in zip(notebook.cells, figure_descriptions(notebook)):
+        if cell.cell_type == "markdown" or is_solution(cell):
+            source = folded(cell.source) if is_solution(cell) else cell.source
+            page.cells.append(new_markdown_cell(with_formulas(source)))
+        else:
+            page.cells.append(NotebookNode(cell, metadata=NotebookNode(cell.metadata, alt=words)))
     # Not embed_images: it parses each piece of HTML alone, and so would close <details> before what it folds.
-    body, _ = HTMLExporter().from_notebook_node(
+    body, _ = HTMLExporter(template_file=str(PAGE)).from_notebook_node(
         page, resources={"metadata": {"name": path.stem, "path": str(NOTEBOOKS)}}
     )
     path.parent.mkdir(parents=True, exist_ok=True)
