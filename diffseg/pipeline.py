@@ -257,8 +257,13 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         labels, proposals = segment_by(
             method, attention.to(self._execution_device), picture, size, points, thresholds, remove_merged, distances
         )
-        settings = {"points": points, "iterations": iterations, "threshold": threshold, "remove_merged": remove_merged}
-        settings |= method.changes()
+        settings = {
+            "points": points,
+            "iterations": iterations,
+            "threshold": threshold,
+            "remove_merged": remove_merged,
+            "method": method.changes(),
+        }
         return DiffSegOutput(
             labels.cpu(),
             proposals.cpu(),
@@ -323,7 +328,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
                 "prompt": prompt, "timestep": timestep, "points": points, "iterations": iterations,
                 "threshold": threshold, "seed": seed if generator is None else None, "noise": noise, "weights": weights,
                 "remove_merged": remove_merged, "size": size, "words": words, "prompted_masks": prompted_masks,
-                "crop": crop, **method.changes(),
+                "crop": crop, "method": method.changes(),
             }
         )  # fmt: skip
         images = _as_list(image)

@@ -126,6 +126,12 @@ class TestResults:
             f"{name}{end}" for name in written for end in (".labels.png", ".json")
         )
 
+    def test_the_method_plus(self, photos, model, tmp_path):
+        assert run(photos / NAMES[0], tmp_path / "out", model, "--method", "plus") == DONE
+        labels = DiffSegPipeline.from_pretrained(model)(photos / NAMES[0], size=SIZE, method="plus").at_original()
+        with Image.open(tmp_path / "out" / f"{NAMES[0]}.labels.png") as picture:
+            assert (np.asarray(picture) == labels + 1).all()
+
     def test_words_overlays_and_whole_pictures(self, photos, model, tmp_path):
         assert run(photos / NAMES[0], tmp_path / "out", model, "--words", "b, a", "--overlay", "--whole") == DONE
         out = DiffSegPipeline.from_pretrained(model)(photos / NAMES[0], size=SIZE, words=["b", "a"], crop=False)
@@ -210,6 +216,7 @@ class TestGoingOn:
             (["--words", "a,b"], "words None, and this run has ['a', 'b']"),
             (["--whole"], "crop True, and this run has False"),
             (["--size", "32"], "size 64, and this run has 32"),
+            (["--method", "plus"], "method {}, and this run has {'draws': 2"),
         ],
     )
     def test_other_settings_are_not_mixed_in(self, photos, model, tmp_path, capsys, more, message):

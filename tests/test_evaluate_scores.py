@@ -18,7 +18,7 @@ from diffseg.evaluate.counting import DATASET, NAMED, make_row, schema
 from diffseg.evaluate.features import describe, group, patch_features
 from diffseg.evaluate.tables import DRAWS, SIZES, draw, interval, statistics
 from diffseg.images import read_image
-from diffseg.metrics import POLICIES, PROTOCOLS, match_segments
+from diffseg.metrics import POLICIES, PROTOCOLS, image_score, match_segments
 from diffseg.models.paths import resolve_model
 from diffseg.pocket import class_of
 
@@ -280,6 +280,15 @@ class TestNames:
             score.update_named(out.labels, sample.truth, [class_of(word) for word in out.words])
             (line,) = report.scores[report.scores.method == method].itertuples()
             assert (line.accuracy, line.miou) == pytest.approx((score.compute().accuracy, score.compute().miou))
+
+    def test_plus_from_end_to_end(self, tmp_path):
+        data, pipe = open_dataset("pocket").head(1), DiffSegPipeline.from_pretrained("pocket")
+        (line,) = (
+            evaluate(data, {"plus": None}, tmp_path / "out", size=128).scores.query("protocol == 'clean'").itertuples()
+        )
+        sample = data.items[0].read(128)
+        accuracy, _ = image_score(pipe(sample.image, size=128, method="plus").labels, sample.truth)
+        assert line.accuracy == pytest.approx(accuracy)
 
 
 def test_tables_can_be_empty():

@@ -45,7 +45,7 @@ def test_step_by_step(pipe, pictures):
     small = F.interpolate(to_tensor(pictures[0]), size=(32, 32), mode="bilinear", antialias=True)[0]
     labels, _ = relabel(suppress(beyond.refine(half, small, 3), SIDE))
     assert torch.equal(out.labels, labels)
-    assert out.settings["draws"] == 2 and out.settings["threshold"] == pytest.approx(5e-4)
+    assert out.settings["method"]["draws"] == 2 and out.settings["threshold"] == pytest.approx(5e-4)
 
 
 @pytest.mark.parametrize("name", ["draws", "steps", "exponent", "rounds", "factor"])
@@ -58,7 +58,7 @@ def test_each_number_matters(pipe, pictures, name):
 
 def test_the_paper_is_the_default(pipe, pictures):
     one, other = pipe(pictures[0], points=8), pipe(pictures[0], points=8, method="paper")
-    assert torch.equal(one.labels, other.labels) and one.settings == other.settings and "draws" not in one.settings
+    assert torch.equal(one.labels, other.labels) and one.settings == other.settings and one.settings["method"] == {}
 
 
 def test_a_batch_is_its_pictures(pipe, pictures):

@@ -20,6 +20,7 @@ from diffseg.commands.work import FATAL, Job, Outcome, make_groups, other_versio
 from diffseg.exits import DONE, FAILED, run_command, say
 from diffseg.files import remove_leftovers, sole_user
 from diffseg.models.paths import name_model
+from diffseg.plus import METHODS
 from diffseg.progress import silent
 from diffseg.semantics import name_words
 
@@ -71,6 +72,7 @@ def _job(given: argparse.Namespace) -> Job:
         threshold=given.threshold,
         size=given.size,
         crop=not given.whole,
+        method=given.method,
         overlay=given.overlay,
         device=given.device,
     )
@@ -170,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", type=parse_count, metavar="N", help="short side of what is segmented, pixels")
     parser.add_argument("--whole", action="store_true", help="the whole picture instead of its central square")
+    parser.add_argument(
+        "--method",
+        choices=list(METHODS),
+        default="paper",
+        help="plus: better outlines, twice the time (default: paper)",
+    )
     parser.add_argument("--overlay", action="store_true", help="a third file: the picture, tinted by its masks")
     parser.add_argument("--batch", type=parse_count, default=1, metavar="N", help="pictures in one pass (default: 1)")
     parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU if there is one")

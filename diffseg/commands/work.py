@@ -20,6 +20,7 @@ from diffseg.models.devices import best_device
 from diffseg.models.versions import versions
 from diffseg.output import DiffSegOutput, plain_settings
 from diffseg.pipeline import DiffSegPipeline
+from diffseg.plus import find_method
 
 #: Nothing more can be written once these have happened; other errors of writing are those of one file.
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -41,6 +42,7 @@ class Job:
         out: the folder of results.
         model: "pocket", a folder, a file or a hub id.
         words, threshold, size, crop: of the pipeline; threshold and size may be None, the model's own.
+        method: of `diffseg.plus.METHODS`.
         overlay: whether overlays are wanted.
         device: where to run; None: an accelerator if the worker has one.
     """
@@ -51,6 +53,7 @@ class Job:
     threshold: float | None = None
     size: int | None = None
     crop: bool = True
+    method: str = "paper"
     overlay: bool = False
     device: str | None = None
 
@@ -162,8 +165,11 @@ def _expected(pipe: DiffSegPipeline, job: Job) -> dict[str, Any]:
     size = pipe.backbone.default_size(pipe) if job.size is None else job.size
     if size < pipe.size_step or size % pipe.size_step:
         raise ValueError(f"size={size} must be a positive multiple of {pipe.size_step} for this model.")
-    threshold = pipe.threshold if job.threshold is None else job.threshold
-    settings = {"words": job.words, "threshold": threshold, "size": size, "crop": job.crop}
+    method = find_method(job.method)
+    threshold = method.factor * pipe.threshold if job.threshold is None else job.threshold
+    settings = {
+        "words": job.words, "threshold": threshold, "size": size, "crop": job.crop, "method": method.changes(),
+    }  # fmt: skip
     return {"settings": plain_settings(settings), "model": _describe(pipe, job.words == "caption")}
 
 
@@ -200,6 +206,7 @@ def _segment(group: Sequence[Picture], pipe: DiffSegPipeline, job: Job) -> Itera
         outs = pipe(
             [picture.path for picture in group],
             words=words, threshold=job.threshold, size=job.size, crop=job.crop, batch_size=len(group),
+            method=job.method,
         )  # fmt: skip
     except Exception as error:  # of a decoder, for want of memory, of a caption, ...
         if len(group) == 1:

@@ -19,6 +19,7 @@ from ..models.captioner import BLIP, Captioner
 from ..models.loading import find_model
 from ..models.paths import POCKET
 from ..pipeline import DiffSegPipeline
+from ..plus import PLUS
 
 Attention = Float[Tensor, "h w h w"]
 Segmentations = Iterator[Any]  # for one setting after the other: segment ids [size, size] from 0 on, or `Named`
@@ -139,6 +140,11 @@ def own_threshold(pipe: DiffSegPipeline | DinoSegPipeline) -> Setting:
     return float(pipe.threshold)
 
 
+def threshold_of_plus(pipe: DiffSegPipeline) -> Setting:
+    """The threshold that method="plus" takes for a model."""
+    return float(PLUS.factor * pipe.threshold)
+
+
 def no_model(model: str, device: str) -> None:
     """For methods that need nothing but the colours."""
 
@@ -171,6 +177,12 @@ def with_true_words(
     """DiffSeg, with the names of the classes that the truth shows: how well it would name with a perfect caption."""
     shown = np.intersect1d(sample.truth, range(len(sample.words)))
     return _named(pipe, image, settings, list(dict.fromkeys(sample.words[index] for index in shown)))
+
+
+def plus(pipe: DiffSegPipeline, image: Image.Image, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
+    """DiffSeg with ideas since the paper, see `diffseg.plus`, at several thresholds."""
+    for threshold in settings:
+        yield pipe(image, threshold=threshold, size=image.width, method=PLUS).labels
 
 
 def kmeans(pipe: DiffSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
@@ -217,6 +229,7 @@ CAPTIONED = Encoder(load_captioned, colours, diffusion_and_captioner)
 #: Name on the command line -> method. `register` adds to it.
 METHODS: dict[str, Method] = {
     "diffseg": Method(ATTENTION, diffseg, resolve=own_threshold),
+    "plus": Method(PICTURE, plus, resolve=threshold_of_plus),
     "kmeans-c": Method(ATTENTION, kmeans, constant_k),
     "kmeans-s": Method(ATTENTION, kmeans),
     "dbscan": Method(ATTENTION, dbscan, no_eps),

@@ -3,11 +3,12 @@
     python -m diffseg.results                        # all tables, with all their scenes: hours
     python -m diffseg.results sweep --scenes 6       # one table, smaller
 
-The rows of each scene are kept in build/results until the models, the world or the settings change; then they are made
-anew. A table is written when all of its scenes are done, with the command, the date, the fingerprints and the versions
-beside it.
+The rows of each scene are kept in build/results until the models, the world, the settings or the source of the recipe
+change; then they are made anew. A table is written when all of its scenes are done, with the command, the date, the
+fingerprints and the versions beside it.
 """
 
+import inspect
 import json
 from collections.abc import Callable
 from datetime import date
@@ -53,7 +54,8 @@ def make(
         raise ValueError(f"name={name!r} must be one of {', '.join(RECIPES)}.")
     recipe, models = RECIPES[name], Models()
     data = open_dataset("pocket", split=recipe.split).head(scenes or recipe.scenes)
-    known = {"models": models.fingerprints(recipe.roles), "world": world(), "size": size, "versions": versions()}
+    known = {"models": models.fingerprints(recipe.roles), "world": world(), "size": size, "versions": versions(),
+             "recipe": _source_digest(recipe)}  # fmt: skip
     place = work / name
     place.mkdir(parents=True, exist_ok=True)
     with sole_user(place):
@@ -82,6 +84,11 @@ def outdated(provenance: dict[str, Any], models: Models | None = None) -> list[s
     found = models.fingerprints(list(provenance["models"]))
     changed = [role for role, digest in provenance["models"].items() if found[role] != digest]
     return changed + (["world"] if provenance["world"] != world() else [])
+
+
+def _source_digest(recipe: Recipe) -> str:
+    """Of the module that makes the rows: another range of settings makes other rows."""
+    return sha256(inspect.getsource(inspect.getmodule(recipe.rows)).encode()).hexdigest()[:12]
 
 
 def _settings(

@@ -249,3 +249,13 @@ def test_09_borders_are_dragged(opened):
             lesson.handle("horizon").focus()
             lesson.page.keyboard.press("ArrowLeft")
         assert lesson.panel.locator("table").is_visible()
+
+
+def test_12_ideas_are_turned(opened):
+    with opened("12_beyond", "12-live-widget") as lesson:
+        for description in ("rounds", "exponent"):
+            with lesson.says_something_else():
+                lesson.handle(description).focus()
+                lesson.page.keyboard.press("End")
+        expect(lesson.said).to_contain_text("40 rounds of refinement")
+        assert lesson.panel.locator("b").count() == 2  # the bars of two scores

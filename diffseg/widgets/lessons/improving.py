@@ -15,7 +15,7 @@ from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 from diffseg.pipeline import DiffSegPipeline
 from diffseg.plus import Method
-from diffseg.widgets.lessons.shared import threshold_slider
+from diffseg.widgets.lessons.shared import Panel, threshold_slider
 from diffseg.widgets.lessons.tuning import Result, ScoredPanel, Truth
 from diffseg.wording import count
 
@@ -44,7 +44,7 @@ def draw_by_draw(pipe: DiffSegPipeline, image: Image.Image) -> Callable[[int], F
     return mean_of
 
 
-def after_the_paper(pipe: DiffSegPipeline, image: Image.Image, truth: Truth) -> ScoredPanel:
+def after_the_paper(pipe: DiffSegPipeline, image: Image.Image, truth: Truth) -> Panel:
     """Turn draws of noise, steps of the walk, sizes and rounds of refinement: the masks and their scores follow.
 
     Args:
