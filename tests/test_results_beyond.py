@@ -1,11 +1,13 @@
 """How ideas since the paper are tuned and compared, on one small scene."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 
-from diffseg import DiffSegPipeline, pocket
-from diffseg.plus import Method
+from diffseg import DiffSegPipeline, pocket, results
+from diffseg.plus import PLUS, Method
 from diffseg.results import beyond
 
 SIZE = 128  # pixels; 16 positions
@@ -41,6 +43,11 @@ def test_the_choice_is_the_best_mean_of_accuracy_and_miou():
     rows.append(("cuts", "0.5", 1.0, 0.3, 0.2))
     tuned = pd.DataFrame(rows, columns=["idea", "value", "factor", "accuracy", "miou"])
     assert beyond.choose(tuned) == {"walk": ("steps=3", 0.4), "cuts": ("0.5", 1.0)}  # smoothed over neighbours
+
+
+def test_plus_is_what_the_table_chooses():
+    value, factor = beyond.choose(results.load("beyond-tuning"))["combined"]
+    assert (value, factor) == (beyond.describe(replace(PLUS, factor=1.0)), PLUS.factor)
 
 
 def test_walks_are_tried_at_lower_thresholds():

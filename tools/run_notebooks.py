@@ -110,6 +110,7 @@ def execute(notebook, folder: Path, timeout: float, label: str = "") -> None:
             timeout=timeout,
             resources={"metadata": {"path": str(folder)}},
             record_timing=False,
+            coalesce_streams=True,  # else a slow machine cuts what a cell prints into several outputs
             on_cell_executed=lambda **_: bar.update(),
         )
         stoppable(run_cells(client, kernel))
