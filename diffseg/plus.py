@@ -63,7 +63,7 @@ PAPER, PLUS = Method(), Method(draws=2, exponent=1.0, rounds=20, factor=0.797)
 
 METHODS = {"paper": PAPER, "plus": PLUS}
 
-#: The picture's edges are looked for in a picture this many times smaller than the labels: a sixteenth of the work, and
+#: The picture's edges are looked for in a picture this many times smaller than the labels: a quarter of the work, and
 #: pixels are still finer than positions.
 COARSER = 2
 
