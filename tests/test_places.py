@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffseg.pocket import CLASSES, scene
+from diffseg.pocket import CLASSES
 from diffseg.pocket.training import places
 from diffseg.pocket.training.latents import Latents
 from diffseg.pocket.training.places import (
@@ -12,24 +12,22 @@ from diffseg.pocket.training.places import (
     NounNet,
     expected_shares,
     find_places,
-    nouns_in,
     share_out,
     table_of_nouns,
     train_noun_net,
     walk,
 )
+from diffseg.pocket.training.vocabulary import POCKET_WORLD, Vocabulary
 
 DOG, SHEEP, GRASS, SNOW = (CLASSES.index(name) for name in ("dog", "sheep", "grass", "snow"))
 
 
-def test_nouns_of_a_caption_are_classes():
-    assert nouns_in("Two sheep and a red dog on the grass in front of a spoon") == {DOG, SHEEP, GRASS}
-    for seed in range(30):
-        drawn = scene(seed, 64)
-        assert nouns_in(drawn.caption) == {CLASSES.index(name) for name in drawn.nouns}
+def test_nouns_of_captions_are_a_table():
     table = table_of_nouns(["A dog", "The snow and a sheep"])
     assert table.shape == (2, len(CLASSES)) and table.sum().item() == 3
     assert table[0, DOG] and table[1, SNOW] and table[1, SHEEP]
+    own = table_of_nouns(["A dog", "A cat and a dog", "A bird"], Vocabulary(("cat", "dog")))
+    assert own.tolist() == [[False, True], [True, True], [False, False]]
 
 
 def test_a_position_sees_no_more_than_its_neighbourhood():
@@ -62,6 +60,15 @@ def test_a_thing_gets_its_share_and_stuff_the_rest():
     assert shares[0, DOG].item() == pytest.approx(THING_SHARE)
     assert shares[1, SNOW].item() == pytest.approx(0.5 - THING_SHARE)
     assert shares[2, DOG] == shares[2, SHEEP] == 0.5 and shares[3, GRASS] == 1
+
+
+def test_nouns_share_alike_where_nobody_knows_which_are_things():
+    unknown = Vocabulary(POCKET_WORLD.names)
+    named = table_of_nouns(["A dog on the grass", "The snow, the sky, a dog and a sheep", "Grass"], unknown)
+    shares = expected_shares(named, unknown)
+    torch.testing.assert_close(shares, named / torch.tensor([[2.0], [4.0], [1.0]]))
+    rise = torch.randn(3, len(CLASSES), 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(share_out(rise, named, unknown).mean((2, 3)), shares, atol=1e-3, rtol=0)
 
 
 def test_a_noun_that_is_hardly_known_gets_its_share_where_it_is_likeliest():

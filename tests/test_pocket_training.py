@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
@@ -53,7 +54,7 @@ class _Stop(Exception):
     """An interruption from outside."""
 
 
-def _fit(folder, steps, stop_at=None, save_seconds=0.0, deadline=np.inf):
+def _fit(folder, steps, stop_at=None, save_seconds=0.0, deadline=np.inf, snapshots=()):
     """Fit a line by the training loop; optionally break off before a step."""
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
@@ -65,7 +66,7 @@ def _fit(folder, steps, stop_at=None, save_seconds=0.0, deadline=np.inf):
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-    plan = loop.Plan(steps, warmup=2, ema=0.9, save_seconds=save_seconds, deadline=deadline)
+    plan = loop.Plan(steps, warmup=2, ema=0.9, save_seconds=save_seconds, deadline=deadline, snapshots=snapshots)
     return loop.train(model, [optimizer], loss, plan, folder)
 
 
@@ -88,6 +89,50 @@ def test_past_the_deadline_one_step_is_done_and_saved_at_a_time(tmp_path):
     for _ in range(2):  # the last step is done in time, and so is everything when there is nothing left to do
         parts = _fit(tmp_path / "parts", 12, save_seconds=np.inf, deadline=0.0)
         torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_snapshots_are_the_averaged_weights_in_half_precision(tmp_path):
+    fitted = _fit(tmp_path, 20, snapshots=(5, 10, 20))
+    assert list(loop.find_snapshots(tmp_path)) == [5, 10, 20]
+    with pytest.raises(_Stop):
+        _fit(tmp_path / "stopped", 20, stop_at=10)
+    averaged = {10: torch.load(tmp_path / "stopped" / "checkpoint.pt")["ema"], 20: fitted.state_dict()}
+    for step, weights in averaged.items():
+        kept = safetensors.torch.load_file(tmp_path / f"snapshot-{step:06d}.safetensors")
+        halved = {name: value.half() for name, value in weights.items()}
+        torch.testing.assert_close(kept, halved, rtol=0, atol=0)
+
+
+def test_snapshots_are_the_same_after_a_stop(tmp_path):
+    """After a stop that lost steps since the last checkpoint, and with a deadline that leaves one step at a time."""
+    steps = (5, 10, 12)
+    _fit(tmp_path / "whole", 12, snapshots=steps)
+    with pytest.raises(_Stop):
+        _fit(tmp_path / "lost", 12, stop_at=7, save_seconds=np.inf, snapshots=steps)
+    assert list(loop.find_snapshots(tmp_path / "lost")) == [5]
+    _fit(tmp_path / "lost", 12, snapshots=steps)
+    for _ in range(11):
+        with pytest.raises(loop.OutOfTime):
+            _fit(tmp_path / "slow", 12, deadline=0.0, snapshots=steps)
+    _fit(tmp_path / "slow", 12, deadline=0.0, snapshots=steps)
+    whole = [file.read_bytes() for file in loop.find_snapshots(tmp_path / "whole").values()]
+    assert len(set(whole)) == 3
+    for other in ("lost", "slow"):
+        assert [file.read_bytes() for file in loop.find_snapshots(tmp_path / other).values()] == whole
+        assert not list((tmp_path / other).glob("*.tmp"))
+
+
+def test_a_checkpoint_of_a_training_without_snapshots_gives_its_own(tmp_path):
+    fitted = _fit(tmp_path, 12)
+    _fit(tmp_path, 12, snapshots=(6, 12))
+    assert list(loop.find_snapshots(tmp_path)) == [12]
+    kept = safetensors.torch.load_file(tmp_path / "snapshot-000012.safetensors")
+    torch.testing.assert_close(kept["weight"], fitted.weight.half(), rtol=0, atol=0)
+
+
+def test_snapshots_roughly_double():
+    assert loop.doublings(8000) == (50, 100, 200, 400, 800, 1600, 3200, 6400, 8000)
+    assert loop.doublings(100) == (50, 100) and loop.doublings(2) == (2,)
 
 
 def test_resumed_with_other_learning_rates(tmp_path):
@@ -232,6 +277,8 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     stages = pd.read_csv(tmp_path / "model" / "training.csv").stage
     assert set(stages) == {"nouns"}  # of its ten steps; the others are too few for a line
     torch.testing.assert_close(segmented.attention.sum((2, 3)), torch.ones(64, 64))
+    for stage, step in (("unet-128", 2), ("unet-512", 1)):
+        assert list(loop.find_snapshots(tmp_path / "runs" / stage)) == [step]
 
 
 def test_recipe_gives_a_captioner_that_transformers_loads(tmp_path):

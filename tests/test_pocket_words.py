@@ -6,6 +6,7 @@ import torch
 
 from diffseg.pocket import CLASSES, scene
 from diffseg.pocket.training.text import CONTEXT, build_tokenizer
+from diffseg.pocket.training.vocabulary import Vocabulary
 from diffseg.pocket.training.words import (
     EMPTY,
     TO_NOUNS,
@@ -35,6 +36,17 @@ def test_prompts_are_captions_lists_or_empty(tokenizer):
     assert shares[""] == pytest.approx(0.3, abs=0.05)
     assert shares["dog, grass"] + shares["grass, dog"] == pytest.approx(0.2, abs=0.04)
     assert all((prompt == EMPTY) == (not prompt.text) for prompt in prompts)
+
+
+def test_prompts_name_what_a_vocabulary_holds(tokenizer):
+    own, rng = Vocabulary(("castle", "grass")), np.random.default_rng(0)
+    prompts = [choose_prompt("A dog and an old castle on the grass", tokenizer, rng, own) for _ in range(300)]
+    assert {prompt.text for prompt in prompts} == {
+        "A dog and an old castle on the grass", "castle, grass", "grass, castle", ""
+    }  # fmt: skip
+    assert {tuple(sorted(number for number, _ in prompt.tokens)) for prompt in prompts} == {(0, 1), ()}
+    table = classes_of_tokens(prompts, CONTEXT, len(own))
+    assert table.shape == (300, CONTEXT, 3) and torch.equal(table.sum(2), torch.ones(300, CONTEXT))
 
 
 def test_tokens_of_a_prompt_spell_its_nouns(tokenizer):

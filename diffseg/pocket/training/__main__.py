@@ -3,37 +3,51 @@
 Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about a day
 on two CPU cores; `--longer 4` trains four times as long, `--minutes 30` stops by itself after half an hour.
 `behaviour` measures whether the models do what the lessons need: one table of means, 95% intervals and targets.
+`story` measures how well pocket-sd grouped after 50, 100, 200, ... steps of its training, from the snapshots that are
+kept of them, and writes grouping.csv into its folder.
+
+`own FOLDER --target MODEL` goes on from pocket-sd with pictures of one's own. FOLDER holds them and metadata.csv, with
+the columns file_name and text: a picture and its caption in each row. The nouns that four captions or more hold are
+learned. MODEL becomes a folder for `DiffSegPipeline.from_pretrained`. It is a matter of minutes on a GPU, of hours on
+a CPU.
 """
 
 import argparse
 import math
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...exits import DONE, run_command
 from ...models.devices import best_device
 from ...models.paths import data_dir
 from .behaviour import GROUPS, Models, Settings, behaviour
+from .look import BLIP, DINO, SD
 from .loop import OutOfTime
 from .recipes import (
+    OWN,
     Recipe,
+    train_own,
     train_pocket_blip,
     train_pocket_dino,
     train_pocket_sd,
 )
+from .story import SCENES, story
 from .validation import tune, validate, validate_captions, validate_dino, validate_words
 
 _EVERYTHING = ("all", "restart")
-_VERBS = (*_EVERYTHING, "name", "tune", "validate", "blip", "dino", "behaviour")
+_VERBS = (*_EVERYTHING, "name", "tune", "validate", "blip", "dino", "behaviour", "story", "own")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; None: that of the process."""
     started = time.monotonic()
-    given = _parser().parse_args(arguments)
-    recipe = replace(Recipe().longer(given.longer), deadline=started + 60 * given.minutes, rich=given.rich)
+    given = _parse(arguments)
+    recipe = OWN if given.what == "own" else Recipe()
+    recipe = replace(recipe.longer(given.longer), deadline=started + 60 * given.minutes, rich=given.rich)
     if given.what == "restart":
         shutil.rmtree(given.runs, ignore_errors=True)
     try:
@@ -45,10 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _validate(given)
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    given = parser.parse_intermixed_args(arguments)
+    for name, value in {"FOLDER": given.folder, "--target": given.target}.items():
+        if (given.what == "own") != (value is not None):
+            parser.error(f"`own` needs {name}" if value is None else f"{name} is for `own`, not for `{given.what}`")
+    given.scenes = given.scenes or (SCENES if given.what == "story" else 100)
+    return given
+
+
 def _parser() -> argparse.ArgumentParser:
     models = data_dir() / "models"
     parser = argparse.ArgumentParser(prog="python -m diffseg.pocket.training", description=__doc__)
     parser.add_argument("what", choices=_VERBS)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="of pictures, for `own`")
     parser.add_argument("--runs", type=Path, default=Path("build/pocket"), help="checkpoints, latents and logs")
     parser.add_argument("--models", type=Path, default=models, help="the folder of the models' folders")
     parser.add_argument("--longer", type=float, default=1.0, metavar="FACTOR", help="train this many times as long")
@@ -59,13 +84,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="M",
         help="stop after about this time; give it again to go on",
     )
-    parser.add_argument("--scenes", type=int, default=100, help="how many scenes to tune or validate on")
+    parser.add_argument(
+        "--scenes", type=int, help=f"how many scenes to tune or validate on; without it 100, of `story` {SCENES}"
+    )
     parser.add_argument("--device", default=best_device())
     parser.add_argument("--rich", action="store_true", help="train and measure on scenes of the rich world")
     measured = parser.add_argument_group("behaviour")
     measured.add_argument("--rows", nargs="+", choices=GROUPS, help="parts of the table; without it, all of them")
     measured.add_argument("--guidance", type=float, default=Settings.guidance, help="strength of a painting's prompt")
     measured.add_argument("--steps", type=int, default=Settings.steps, help="passes through the model for a painting")
+    own = parser.add_argument_group("own")
+    own.add_argument("--target", type=Path, metavar="MODEL", help="the new model's folder")
+    own.add_argument(
+        "--from", type=Path, default=data_dir() / "models" / SD, metavar="MODEL", dest="start",
+        help="the folder of the model to go on from; without it, the embedded pocket-sd",
+    )  # fmt: skip
     return parser
 
 
@@ -80,10 +113,27 @@ def _train(given: argparse.Namespace, recipe: Recipe) -> None:
         models = Models(given.models, given.device)
         table = behaviour(models, settings, given.scenes, given.runs, given.rows, recipe.deadline)
         print(table.round(3).to_string(index=False, na_rep=""))
+    if given.what == "story":
+        models = Models(given.models, given.device)
+        story(models, recipe.unet, given.runs, Settings(rich=given.rich), given.scenes, recipe.deadline)
+    if given.what == "own":
+        _train_own(given, recipe)
     if given.what in (*_EVERYTHING, "blip"):
         train_pocket_blip(recipe, given.runs, captioner, given.device)
     if given.what in (*_EVERYTHING, "dino"):
         train_pocket_dino(recipe, given.runs, vit, given.device)
+
+
+def _train_own(given: argparse.Namespace, recipe: Recipe) -> None:
+    """What is wrong with the pictures is said in a line, and the process ends."""
+
+    def run() -> int:
+        train_own(recipe, given.folder, given.start, given.runs, given.target, given.device)
+        return DONE
+
+    status = run_command(run, given.runs)
+    if status != DONE:
+        sys.exit(status)
 
 
 def _validate(given: argparse.Namespace) -> None:
@@ -100,7 +150,7 @@ def _validate(given: argparse.Namespace) -> None:
 
 def _folders(models: Path) -> tuple[Path, Path, Path]:
     """Of the text-to-image model, the captioner and the vision transformer."""
-    return models / "pocket-sd", models / "pocket-blip", models / "pocket-dino"
+    return models / SD, models / BLIP, models / DINO
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -93,7 +93,7 @@ def behaviour(
         OutOfTime: see `measure_groups`.
     """
     groups = {name: make(models, settings) for name, make in GROUPS.items() if names is None or name in names}
-    world = _world_digest(settings.rich)
+    world = world_digest(settings.rich)
     stores = {
         name: Store(runs / f"behaviour-{name}-{_fingerprint(models.folder, group, world)}.csv")
         for name, group in groups.items()
@@ -116,7 +116,7 @@ def _fingerprint(folder: Path, group: Group, world: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _world_digest(rich: bool) -> str:
+def world_digest(rich: bool) -> str:
     """A digest of some small scenes, which changes with the way that scenes are drawn."""
     drawn = [scene(VALIDATION_SEED + index, 64, rich=rich) for index in range(_WORLD)]
     parts = [part for one in drawn for part in (one.image.tobytes(), one.labels.tobytes(), one.caption.encode())]
@@ -177,8 +177,13 @@ def _layers(models: Models, settings: Settings) -> Group:
             mean_line(f"all layers minus {finest}: mIoU", miou["all"] - miou[finest], Target(above_zero=True)),
         ]
 
+    return Group(ways_of_layers(settings, names), judge, (SD,))
+
+
+def ways_of_layers(settings: Settings, names: Mapping[int, str]) -> dict[str, Way]:
+    """DiffSeg with all layers, "all", and with those of one side alone; `names` says what each side is called."""
     alone = {name: Way(partial(Look.diffseg, side=side), settings.thresholds) for side, name in names.items()}
-    return Group({"all": Way(Look.diffseg, settings.thresholds)} | alone, judge, (SD,))
+    return {"all": Way(Look.diffseg, settings.thresholds)} | alone
 
 
 def _timesteps(models: Models, settings: Settings) -> Group:
@@ -223,12 +228,12 @@ def _words(models: Models, settings: Settings) -> Group:
     def judge(measured: Measured) -> list[Line]:
         rows = measured.validation
         return [
-            pooled_line(f"words, {way}: pooled mIoU", _counts_of_classes(rows[rows.way == way]), pooled_miou, target)
+            pooled_line(f"words, {way}: pooled mIoU", counts_of_classes(rows[rows.way == way]), pooled_miou, target)
             for way, target in targets.items()
         ]
 
     own = (models.threshold(SD),)
-    ways = {way: Way(partial(_named_masks, own_caption=way == "own caption"), own) for way in targets}
+    ways = {way: Way(partial(named_masks, own_caption=way == "own caption"), own) for way in targets}
     return Group(ways, judge, (SD, BLIP))
 
 
@@ -321,10 +326,14 @@ def _head_distances(look: Look, setting: float) -> list[Row]:
     return rows
 
 
-def _named_masks(look: Look, threshold: float, own_caption: bool) -> list[Row]:
-    """One row for each class that is there or is named: pixels that are hit, predicted and actual."""
+def named_masks(look: Look, threshold: float, own_caption: bool = False) -> list[Row]:
+    """One row for each class that is there or is named: pixels that are hit, predicted and actual.
+
+    The words are the nouns of the scene, or those of the captioner's caption.
+    """
     pipe, drawn, score = look.models.pipe, look.drawn, SegmentationScore()
-    pipe.captioner = look.models.captioner
+    if own_caption:
+        pipe.captioner = look.models.captioner
     out = pipe(drawn.image, words="caption" if own_caption else drawn.nouns, threshold=threshold)
     names = [class_of(word) for word in out.words] or [None] * (int(out.labels.max()) + 1)
     score.update_named(out.labels, drawn.labels, names)
@@ -335,8 +344,8 @@ def _named_masks(look: Look, threshold: float, own_caption: bool) -> list[Row]:
     ]
 
 
-def _counts_of_classes(rows: pd.DataFrame) -> Integer[np.ndarray, "scenes classes 3"]:
-    """The rows of `_named_masks` of all scenes; classes that a scene has nothing of are 0."""
+def counts_of_classes(rows: pd.DataFrame) -> Integer[np.ndarray, "scenes classes 3"]:
+    """The rows of `named_masks` of all scenes; classes that a scene has nothing of are 0."""
     scenes, seeds = pd.factorize(rows.seed)
     counts = np.zeros((len(seeds), len(CLASSES), len(_COUNTS)), np.int64)
     counts[scenes, rows["class"].map(CLASSES.index)] = rows[_COUNTS]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...diffuse import to_tensor
 from ...models.devices import half_precision
-from .pictures import Conversion, Scenes, store_scenes
+from .pictures import Conversion, Scenes, Source, store_scenes
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,20 @@ def encode_scenes(
     deadline: float = math.inf,
     rich: bool = False,
 ) -> Latents:
-    """Encode the first `number` training scenes at `size` pixels, or read them if that was done before
-    with the same autoencoder; `painted` and `rich` as in `scene`.
+    """`encode_pictures` for the first `number` training scenes at `size` pixels; `painted` and `rich` as in `scene`."""
+    return encode_pictures(vae, Scenes(number, size, painted, rich), folder, workers, deadline)
+
+
+def encode_pictures(
+    vae: AutoencoderKL, pictures: Source, folder: Path, workers: int = 2, deadline: float = math.inf
+) -> Latents:
+    """Encode pictures, or read their latents if that was done before with the same autoencoder.
 
     Raises:
         OutOfTime: see `store_scenes`.
     """
     pixels = 2 ** (len(vae.config.block_out_channels) - 1)  # per latent position, along one side
-    side, middle = size // pixels, slice(pixels // 2, None, pixels)
+    side, middle = pictures.size // pixels, slice(pixels // 2, None, pixels)
 
     @torch.no_grad()
     def convert(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +74,6 @@ def encode_scenes(
             means = vae.encode(inputs).latent_dist.mean.float()
         return (means * vae.config.scaling_factor).cpu().numpy(), labels[:, middle, middle]
 
-    scenes = Scenes(number, size, painted, rich)
     latents = Conversion(convert, (4, side, side), (side, side), np.float16)
-    stem = folder / f"latents-{scenes.name}-{_fingerprint(vae)}"
-    return Latents(*store_scenes(scenes, latents, stem, 8, workers, deadline))
+    stem = folder / f"latents-{pictures.name}-{_fingerprint(vae)}"
+    return Latents(*store_scenes(pictures, latents, stem, 8, workers, deadline))

@@ -2,6 +2,8 @@
 
 The randomness of a step depends on the seed and the step's number alone, so a run that was stopped and resumed sees
 the same batches as one that was not.
+
+A training can keep snapshots of its averaged weights, from which its story is told afterwards (`story`).
 """
 
 import copy
@@ -11,15 +13,21 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
+
+from ...files import write_whole
+
+_SNAPSHOT = "snapshot-{:06d}.safetensors"
 
 
 class OutOfTime(Exception):
@@ -37,6 +45,7 @@ class Plan:
     seed: int = 0
     save_seconds: float = 120.0  # between checkpoints
     deadline: float = math.inf  # value of `time.monotonic()` after which training stops, to be resumed
+    snapshots: Sequence[int] = ()  # after so many steps the averaged weights are kept, see `write_snapshot`
 
 
 def muon_and_adamw(model: nn.Module, muon: float = 0.02, adamw: float = 1e-3) -> list[torch.optim.Optimizer]:
@@ -85,7 +94,7 @@ def train(
         optimizers: of the model's parameters, at their full learning rates.
         loss: (model, random generator of the step, step) -> scalar.
         plan: length, schedule, seed, deadline.
-        folder: receives `checkpoint.pt` and `log.csv` (step, loss, rate, seconds).
+        folder: receives `checkpoint.pt`, `log.csv` (step, loss, rate, seconds) and the snapshots.
 
     Returns:
         The model with averaged weights, in evaluation mode.
@@ -97,6 +106,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     start, seconds = _resume(folder, model, ema, optimizers)
+    if start in plan.snapshots and start not in find_snapshots(folder):  # the checkpoint is of a plan without it
+        write_snapshot(folder, start, ema)
     schedulers = [LambdaLR(optimizer, lambda done: rate(start + done, plan)) for optimizer in optimizers]
     begun = saved = time.monotonic()
     with _Log(folder / "log.csv", start) as log:
@@ -114,12 +125,37 @@ def train(
             log.write(step, value.item(), rate(step, plan), seconds + now - begun)
             bar.set_postfix(loss=f"{log.recent:.4f}", refresh=False)
             done, late = step + 1, now >= plan.deadline
+            if done in plan.snapshots:  # before the checkpoint: what a checkpoint has behind it is there
+                write_snapshot(folder, done, ema)
             if late or done == plan.steps or now - saved > plan.save_seconds:
                 _save(folder, done, seconds + now - begun, model, ema, optimizers)
                 saved = now
             if late and done < plan.steps:
                 raise OutOfTime(f"{folder.name}: {done} of {plan.steps} steps are done")
     return ema
+
+
+def doublings(last: int, first: int = 50) -> tuple[int, ...]:
+    """Steps for snapshots: `first`, twice as many, four times as many, ... below `last`, and `last`."""
+    return (*takewhile(lambda step: step < last, (first * 2**power for power in count())), last)
+
+
+def write_snapshot(folder: Path, step: int, model: nn.Module) -> None:
+    """Keep a model's weights after a step, in half precision: `snapshot-000500.safetensors`, whole or not at all."""
+    weights = {name: _halved(value) for name, value in model.state_dict().items()}
+    write_whole(folder / _SNAPSHOT.format(step), safetensors.torch.save(weights))
+
+
+def find_snapshots(folder: Path) -> dict[int, Path]:
+    """The snapshots in a run's folder by their steps, the first one first."""
+    files = folder.glob("snapshot-*.safetensors")
+    return dict(sorted((int(file.stem.removeprefix("snapshot-")), file) for file in files))
+
+
+def _halved(value: Tensor) -> Tensor:
+    """A copy on the CPU; numbers that count something stay whole."""
+    dtype = torch.float16 if value.is_floating_point() else value.dtype
+    return value.detach().to("cpu", dtype, copy=True).contiguous()
 
 
 def _save(folder: Path, step: int, seconds: float, model: nn.Module, ema: nn.Module, optimizers: Sequence) -> None:

@@ -122,10 +122,9 @@ class Group:
         return [(name, value) for name, way in self.ways.items() if len(way.settings) > 1 for value in way.settings]
 
     def choose(self, tuned: pd.DataFrame) -> list[Trial]:
-        """Each way with its best setting on the tuning scenes, see `best_threshold`."""
-        tuned = tuned.rename(columns={"setting": "threshold"})
+        """Each way with its best setting on the tuning scenes."""
         return [
-            (name, way.settings[0] if len(way.settings) == 1 else best_threshold(tuned[tuned.way == name]))
+            (name, way.settings[0] if len(way.settings) == 1 else best_setting(tuned[tuned.way == name]))
             for name, way in self.ways.items()
         ]
 
@@ -195,12 +194,13 @@ def measure_groups(
         OutOfTime: after a scene past the deadline, unless it is the last one.
     """
     tuning = range(TUNING_SEED, TUNING_SEED + scenes)
+    ways = {name: group.ways for name, group in groups.items()}
     tried = {name: group.tuning_trials() for name, group in groups.items()}
-    _measure(groups, stores, tried, dict.fromkeys(groups, tuning), look, deadline)
+    measure(ways, stores, tried, dict.fromkeys(groups, tuning), look, deadline)
 
     chosen = {name: group.choose(stores[name].select(tuning, tried[name])) for name, group in groups.items()}
     seeds = {name: group.validation_seeds(scenes) for name, group in groups.items()}
-    _measure(groups, stores, chosen, seeds, look, deadline)
+    measure(ways, stores, chosen, seeds, look, deadline)
 
     table = []
     for name, group in groups.items():
@@ -210,18 +210,34 @@ def measure_groups(
     return pd.DataFrame(table, columns=["row", "mean", "low", "high", "target", "reached"])
 
 
-def _measure(
-    groups: Mapping[str, Group],
+def best_setting(tuned: pd.DataFrame) -> float:
+    """The best setting of one way, from its rows of the tuning scenes, see `best_threshold`."""
+    return best_threshold(tuned.rename(columns={"setting": "threshold"}))
+
+
+def measure(
+    ways: Mapping[str, Mapping[str, Way]],
     stores: Mapping[str, Store],
     trials: Mapping[str, Sequence[Trial]],
     seeds: Mapping[str, range],
     look: Callable[[int], Any],
-    deadline: float,
+    deadline: float = math.inf,
+    about: str = "measuring scenes",
 ) -> None:
-    """Make the trials of each group on its scenes, as far as they are missing, scene by scene."""
+    """Make the trials of each group on its scenes, as far as they are missing, scene by scene.
+
+    Args:
+        ways: of each group, by their names.
+        stores, trials, seeds: of each group.
+        look, deadline: as in `measure_groups`.
+        about: what the bar says.
+
+    Raises:
+        OutOfTime: as `measure_groups`.
+    """
     late = False
-    for seed in progress(max(seeds.values(), key=len), "measuring scenes"):
-        missing = {name: stores[name].missing(seed, trials[name]) for name in groups if seed in seeds[name]}
+    for seed in progress(max(seeds.values(), key=len), about):
+        missing = {name: stores[name].missing(seed, trials[name]) for name in ways if seed in seeds[name]}
         if not any(missing.values()):
             continue
         if late:
@@ -229,8 +245,8 @@ def _measure(
         seen = look(seed)
         for name, left in missing.items():
             if left:
-                ways = groups[name].ways
-                stores[name].add(seed, {(way, setting): ways[way].measure(seen, setting) for way, setting in left})
+                own = ways[name]
+                stores[name].add(seed, {(way, setting): own[way].measure(seen, setting) for way, setting in left})
         late = time.monotonic() >= deadline
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,6 +14,18 @@ from tqdm.auto import tqdm
 
 from ..scenes import TUNING_SEED, scene
 from .loop import OutOfTime
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Pictures that can be stored: a `Dataset` of (image, labels, caption on one line); `Scenes` is one."""
+
+    size: int  # pixels
+    name: str  # what they are stored under; others have another one
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]: ...
 
 
 class Scenes(Dataset):
@@ -49,18 +62,18 @@ class Conversion:
 
 
 def store_scenes(
-    scenes: Scenes, conversion: Conversion, stem: Path, batch: int, workers: int = 2, deadline: float = math.inf
+    scenes: Source, conversion: Conversion, stem: Path, batch: int, workers: int = 2, deadline: float = math.inf
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Inputs, labels and captions of scenes: made once, then read from disk.
 
     The captions are written last, batch by batch: there are as many of them as scenes that are complete.
 
     Args:
-        scenes: what to draw.
+        scenes: what to draw or read.
         conversion: what to keep of it.
         stem: the files are called `{stem}-inputs.npy`, `{stem}-labels.npy` and `{stem}-captions.txt`.
         batch: how many scenes are converted at a time.
-        workers: processes that draw.
+        workers: processes that draw or read.
         deadline: value of `time.monotonic()` after which the making stops, to be resumed.
 
     Raises:

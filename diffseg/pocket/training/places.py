@@ -13,7 +13,8 @@ stuff apart.
 A noun that the network knows badly would lose everywhere to those that it knows well. But the caption says that it is
 there. So each noun is given its share of the picture: a factor for each noun is found with which a thing gets a fixed
 part of all positions and the kinds of stuff share the rest alike; where in the picture, the network decides. So
-Sinkhorn's iteration balances the clusters of Asano et al. (2020, "Self-labelling via simultaneous clustering").
+Sinkhorn's iteration balances the clusters of Asano et al. (2020, "Self-labelling via simultaneous clustering"). Where
+it is not known which nouns are things, all nouns of a caption share the picture alike.
 
 The answers are coarse. A random walk between positions of like colour carries them to the edges of things, as in
 weakly supervised segmentation (Ahn and Kwak 2018, "Learning Pixel-level Semantic Affinity with Image-level
@@ -33,10 +34,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...semantics import find_nouns
-from ..catalogue import CLASSES, THING_BY_NAME, class_of
 from .latents import Latents
 from .loop import Plan, train
+from .vocabulary import POCKET_WORLD, Vocabulary
 
 #: Part of the first measure of the rise, see above.
 RARENESS = 0.8
@@ -56,20 +56,12 @@ THING_SHARE, CORRECTIONS = 0.18, 20
 #: and colours has an mIoU of 0.70 with 4, of 0.62 with 1 (8 tuning scenes).
 SHARPNESS = 4
 
-_IS_THING = torch.tensor([name in THING_BY_NAME for name in CLASSES])
 
-
-def nouns_in(caption: str) -> frozenset[int]:
-    """The classes whose nouns a caption holds."""
-    found = (class_of(noun.word) for noun in find_nouns(caption))
-    return frozenset(number for number in found if number is not None)
-
-
-def table_of_nouns(captions: Sequence[str]) -> Bool[Tensor, "captions classes"]:
+def table_of_nouns(captions: Sequence[str], vocabulary: Vocabulary = POCKET_WORLD) -> Bool[Tensor, "captions classes"]:
     """Whether each caption names each class."""
-    table = torch.zeros(len(captions), len(CLASSES), dtype=torch.bool)
+    table = torch.zeros(len(captions), len(vocabulary), dtype=torch.bool)
     for row, caption in zip(table, captions, strict=True):
-        row[list(nouns_in(caption))] = True
+        row[list(vocabulary.nouns_in(caption))] = True
     return table
 
 
@@ -111,6 +103,7 @@ def train_noun_net(
     device: str = "cpu",
     seed: int = 0,
     deadline: float = math.inf,
+    vocabulary: Vocabulary = POCKET_WORLD,
 ) -> NounNet:
     """Train the network on latents with captions, or go on where it was stopped.
 
@@ -122,12 +115,13 @@ def train_noun_net(
         device: where to train.
         seed: of the weights and the choice of scenes.
         deadline: see `Plan`.
+        vocabulary: the nouns.
 
     Raises:
         OutOfTime: see `train`.
     """
     torch.manual_seed(seed)
-    named = table_of_nouns(latents.captions).float()
+    named = table_of_nouns(latents.captions, vocabulary).float()
     net = NounNet(named.mean(dim=0).clamp(0.5 / len(named), 1 - 0.5 / len(named))).to(device)
 
     def loss(model: NounNet, rng: np.random.Generator, step: int) -> Tensor:
@@ -147,9 +141,14 @@ def train_noun_net(
     return averaged
 
 
-def expected_shares(named: Bool[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-    """The part of each scene that each of its nouns is given: things a fixed one, stuff alike of the rest."""
-    things = named & _IS_THING.to(named.device)
+def expected_shares(
+    named: Bool[Tensor, "n classes"], vocabulary: Vocabulary = POCKET_WORLD
+) -> Float[Tensor, "n classes"]:
+    """The part of each scene that each of its nouns is given: things a fixed one, stuff alike of the rest; all alike
+    where it is not known which are things."""
+    if vocabulary.things is None:
+        return named / named.sum(dim=1, keepdim=True)
+    things = named & torch.tensor([name in vocabulary.things for name in vocabulary.names], device=named.device)
     stuff = named & ~things
     rest = (1 - THING_SHARE * things.sum(dim=1)).clamp_min(THING_SHARE)
     shares = THING_SHARE * things + (rest / stuff.sum(dim=1).clamp_min(1))[:, None] * stuff
@@ -157,11 +156,13 @@ def expected_shares(named: Bool[Tensor, "n classes"]) -> Float[Tensor, "n classe
 
 
 def share_out(
-    rise: Float[Tensor, "n classes side side"], named: Bool[Tensor, "n classes"]
+    rise: Float[Tensor, "n classes side side"],
+    named: Bool[Tensor, "n classes"],
+    vocabulary: Vocabulary = POCKET_WORLD,
 ) -> Float[Tensor, "n classes side side"]:
     """The probability of each noun of a caption at each position, with the shares of `expected_shares` on the whole."""
     scores = rise.masked_fill(~named[:, :, None, None], -math.inf)
-    wanted, bias = expected_shares(named), torch.zeros_like(rise[:, :, 0, 0])
+    wanted, bias = expected_shares(named, vocabulary), torch.zeros_like(rise[:, :, 0, 0])
     for _ in range(CORRECTIONS):
         given = (scores + bias[:, :, None, None]).softmax(dim=1).mean(dim=(2, 3))
         bias = bias + torch.where(named, wanted.log() - given.clamp_min(1e-6).log(), 0)
@@ -190,7 +191,10 @@ def walk(
 
 @torch.no_grad()
 def find_places(
-    net: NounNet, latents: Float[Tensor, "n 4 side side"], named: Bool[Tensor, "n classes"]
+    net: NounNet,
+    latents: Float[Tensor, "n 4 side side"],
+    named: Bool[Tensor, "n classes"],
+    vocabulary: Vocabulary = POCKET_WORLD,
 ) -> Float[Tensor, "n classes side side"]:
     """The probability of each noun of a scene's caption at each position; of nouns that it does not hold 0.
 
@@ -198,7 +202,8 @@ def find_places(
         net: trained.
         latents: of clean pictures, of the size that the network was trained on.
         named: see `table_of_nouns`; each caption holds a noun.
+        vocabulary: the nouns.
     """
     rise = F.interpolate(net.rise(latents), size=latents.shape[-2:], mode="bilinear")
-    found = walk(share_out(rise, named), latents / latents.std()).pow(SHARPNESS)
+    found = walk(share_out(rise, named, vocabulary), latents / latents.std()).pow(SHARPNESS)
     return found / found.sum(dim=1, keepdim=True)

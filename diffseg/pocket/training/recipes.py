@@ -2,11 +2,15 @@
 
 Every recipe can be stopped at any time: the same call goes on from the checkpoints and data sets in its `runs` folder.
 With `Recipe.deadline` it stops by itself and raises `OutOfTime`.
+
+`train_own` is the last part of the same recipe for one's own pictures: it goes on from a miniature that is there.
 """
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -14,19 +18,22 @@ import torch
 from transformers import CLIPTokenizer
 
 from ...dino import DinoSegPipeline
+from ...models.fingerprint import LENGTH, fingerprint
 from ...models.settings import Settings, write_settings
 from ...pipeline import DiffSegPipeline
 from ..scenes import scene
 from .blip import SIDE, build_processor, train_blip
 from .dino import Distillation, build_vit, train_dino
 from .dino import build_processor as build_dino_processor
-from .latents import Latents, encode_scenes
+from .latents import Latents, encode_pictures, encode_scenes
+from .own import OwnPictures, read_collection
 from .pictures import draw_scenes
 from .places import train_noun_net
 from .text import build_text_encoder, build_tokenizer
 from .unet import Denoiser, Lessons, build_scheduler, build_unet, train_unet
 from .vae import train_vae
 from .validation import tune, tune_dino
+from .vocabulary import POCKET_WORLD, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,10 @@ class Stage:
     def longer(self, factor: float) -> "Stage":
         """More steps, on correspondingly more scenes."""
         return replace(self, scenes=round(self.scenes * factor), steps=round(self.steps * factor))
+
+    def of_at_most(self, pictures: int) -> "Stage":
+        """The same stage where there are no more pictures than that."""
+        return replace(self, scenes=min(self.scenes, pictures), batch=min(self.batch, pictures))
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,10 @@ class Recipe:
         )
 
 
+#: For one's own pictures: shorter, since the weights are there, and with slower steps, which keep what they know.
+OWN = Recipe(nouns=Stage(256, 12000, 2000, 32), unet=(Stage(256, 12000, 1500, 8, 0.5), Stage(512, 4000, 300, 4, 0.5)))
+
+
 def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
     """Train all parts of pocket-sd and save them as one diffusers folder.
 
@@ -92,10 +107,60 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     tokenizer = _learn_tokenizer(recipe)
     torch.manual_seed(0)
     pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
-    _train_unet_in_stages(pipe, recipe, runs, device)
-    stages = ["vae", "nouns", *(f"unet-{stage.size}" for stage in recipe.unet)]
-    _save(pipe, pd.concat([_log(runs, stage) for stage in stages]), target)
+
+    def encode(stage: Stage) -> Latents:
+        return encode_scenes(
+            pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline,
+            rich=recipe.rich,
+        )  # fmt: skip
+
+    logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device)
+    _save(pipe, pd.concat([_log(runs, "vae"), logs]), target, captioner="../pocket-blip")
     tune(target, recipe.tuning_scenes, recipe.rich)
+
+
+def train_own(recipe: Recipe, folder: Path, start: Path, runs: Path, target: Path, device: str = "cpu") -> None:
+    """Train a miniature's UNet and text encoder on with one's own pictures, and save it as one diffusers folder.
+
+    Its autoencoder and its tokenizer stay as they are, and so does its threshold: without a truth there is nothing to
+    choose another one by. Which nouns are learned, and what was skipped, is printed.
+
+    Args:
+        recipe: such as `OWN`; `nouns`, `unet`, `workers` and `deadline` are used.
+        folder: the pictures, see `read_collection`.
+        start: the folder of the model to go on from; one with the topology of pocket-sd.
+        runs: for checkpoints, latents and logs; pictures or a start that change are trained anew, beside the others.
+        target: the new model's folder; receives the weights, `diffseg.json` with the threshold, and `training.csv`.
+        device: where to train.
+
+    Raises:
+        FileNotFoundError: if there is no such model; and as `read_collection`.
+        ValueError: if the model is of another kind, or the target is the start; and as `read_collection`.
+        OutOfTime: after the recipe's deadline.
+    """
+    if target.resolve() == start.resolve():
+        raise ValueError(f"target={str(target)!r} is the model to go on from, which must stay: name another folder.")
+    pipe = DiffSegPipeline.from_pretrained(start).to(device)
+    if pipe.unet is None or len(pipe.unet.config.block_out_channels) != len(build_unet().config.block_out_channels):
+        raise ValueError(f"start={str(start)!r} has another kind of denoiser than pocket-sd; name a folder like its.")
+    pictures = read_collection(folder, pipe.tokenizer)
+    for name, why in pictures.skipped.items():
+        print(f"skipped {name}: {why}")
+    print(f"{len(pictures.files)} pictures; the nouns: {', '.join(pictures.vocabulary.names)}")
+    recipe = replace(
+        recipe,
+        nouns=recipe.nouns.of_at_most(len(pictures.files)),
+        unet=tuple(stage.of_at_most(len(pictures.files)) for stage in recipe.unet),
+    )
+    own_runs = runs / f"own-{sha256(f'{pictures.digest} {fingerprint(pipe)}'.encode()).hexdigest()[:LENGTH]}"
+
+    def encode(stage: Stage) -> Latents:
+        chosen = OwnPictures(pictures, stage.scenes, stage.size)
+        return encode_pictures(pipe.vae, chosen, runs / "latents", recipe.workers, recipe.deadline)
+
+    torch.manual_seed(0)
+    logs = _train_unet_in_stages(pipe, encode, pictures.vocabulary, recipe, own_runs, device)
+    _save(pipe, logs, target)
 
 
 def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -142,40 +207,42 @@ def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "c
     tune_dino(target, recipe.tuning_scenes, recipe.rich)
 
 
-def _train_unet_in_stages(pipe: DiffSegPipeline, recipe: Recipe, runs: Path, device: str) -> None:
-    """Train the pipeline's UNet and text encoder, in place, on one size of scene after the other."""
-    small = _encode(pipe, recipe.nouns, recipe, runs)
+def _train_unet_in_stages(
+    pipe: DiffSegPipeline,
+    encode: Callable[[Stage], Latents],
+    vocabulary: Vocabulary,
+    recipe: Recipe,
+    runs: Path,
+    device: str,
+) -> pd.DataFrame:
+    """Train the pipeline's UNet and text encoder, in place, on one size of picture after the other; the logs."""
+    small = encode(recipe.nouns)
     nouns = train_noun_net(
-        small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline
-    )
+        small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline,
+        vocabulary=vocabulary,
+    )  # fmt: skip
     for stage in recipe.unet:
-        lessons = Lessons(_encode(pipe, stage, recipe, runs), small, nouns, pipe.tokenizer)
+        lessons = Lessons(encode(stage), small, nouns, pipe.tokenizer, vocabulary)
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
         denoiser = train_unet(
             denoiser, lessons, runs / f"unet-{stage.size}", stage.steps, stage.batch, stage.lr_scale, device,
             seed=stage.size, deadline=recipe.deadline,
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
-
-
-def _encode(pipe: DiffSegPipeline, stage: Stage, recipe: Recipe, runs: Path) -> Latents:
-    return encode_scenes(
-        pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline,
-        rich=recipe.rich,
-    )  # fmt: skip
+    return pd.concat([_log(runs, stage) for stage in ("nouns", *(f"unet-{stage.size}" for stage in recipe.unet))])
 
 
 def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
     return build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
 
 
-def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path) -> None:
+def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path, captioner: str | None = None) -> None:
     # Half the size on disk. transformers, unlike diffusers, would also load half precision as such: text stays.
     pipe.to("cpu")
     pipe.unet.half()
     pipe.vae.half()
     pipe.save_pretrained(target)
-    write_settings(target, Settings(pipe.threshold, captioner="../pocket-blip"))
+    write_settings(target, Settings(pipe.threshold, captioner))
     _declare_stable_diffusion(target)
     logs.to_csv(target / "training.csv", index=False)
 

@@ -17,9 +17,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...models.devices import half_precision
 from .latents import Latents
-from .loop import Plan, muon_and_adamw, train
+from .loop import Plan, doublings, muon_and_adamw, train
 from .non_local_means import NOUN_WIDTH, Attentions, meanings, noise_levels, non_local_means_loss, values_of
 from .places import NounNet, find_places, table_of_nouns
+from .vocabulary import POCKET_WORLD, Vocabulary
 from .words import Prompt, choose_prompt, classes_of_tokens, words_loss
 
 #: Cap of the signal-to-noise ratio in the loss (Hang et al. 2023, "min-SNR"): nearly clean latents, where only
@@ -151,17 +152,19 @@ class Lessons:
         small: of the same scenes, at the size that `nouns` was trained on; there may be more of them.
         nouns: says which noun belongs where.
         tokenizer: of the text encoder.
+        vocabulary: the nouns; each caption holds one of them.
     """
 
     latents: Latents
     small: Latents
     nouns: NounNet
     tokenizer: CLIPTokenizer
+    vocabulary: Vocabulary = POCKET_WORLD
 
     @cached_property
     def named(self) -> Bool[Tensor, "scenes classes"]:
         """Which nouns the captions hold."""
-        return table_of_nouns(self.latents.captions)
+        return table_of_nouns(self.latents.captions, self.vocabulary)
 
     def draw(self, rng: np.random.Generator, batch: int, device: torch.device) -> Batch:
         """Random scenes, timesteps, noise and prompts."""
@@ -172,8 +175,10 @@ class Lessons:
         )
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32)).to(device)
         timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, batch)).astype(np.int64)).to(device)
-        prompts = [choose_prompt(self.latents.captions[index], self.tokenizer, rng) for index in chosen]
-        places = find_places(self.nouns, small, self.named[torch.from_numpy(chosen)].to(device))
+        captions = [self.latents.captions[index] for index in chosen]
+        prompts = [choose_prompt(caption, self.tokenizer, rng, self.vocabulary) for caption in captions]
+        named = self.named[torch.from_numpy(chosen)].to(device)
+        places = find_places(self.nouns, small, named, self.vocabulary)
         return Batch(clean, noise, timesteps, prompts, places)
 
 
@@ -211,8 +216,8 @@ def losses(
     told = [index for index, text in enumerate(texts) if text]
     if told:
         layers = [(query[told], key[told]) for query, key in kept.cross_attention]
-        classes = classes_of_tokens([batch.prompts[index] for index in told], tokens.shape[1]).to(device)
-        results["words"] = words_loss(layers, classes, batch.places[told], rng)
+        classes = classes_of_tokens([batch.prompts[index] for index in told], tokens.shape[1], batch.places.shape[1])
+        results["words"] = words_loss(layers, classes.to(device), batch.places[told], rng)
     return results
 
 
@@ -232,7 +237,7 @@ def train_unet(
     Args:
         denoiser: changed in place.
         lessons: what it is trained on.
-        folder: for checkpoint and log.
+        folder: for checkpoint, log and the snapshots of `doublings`.
         steps: optimiser steps.
         batch: scenes per step.
         lr_scale: factor on the learning rates.
@@ -253,4 +258,5 @@ def train_unet(
 
     probed = ProbedDenoiser(denoiser).to(device)
     optimizers = muon_and_adamw(probed, 0.02 * lr_scale, 1e-3 * lr_scale)
-    return train(probed, optimizers, loss, Plan(steps, ema=0.998, seed=seed, deadline=deadline), folder).denoiser
+    plan = Plan(steps, ema=0.998, seed=seed, deadline=deadline, snapshots=doublings(steps))
+    return train(probed, optimizers, loss, plan, folder).denoiser

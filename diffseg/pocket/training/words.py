@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ...semantics import Noun, find_nouns, find_tokens, name_words
-from ..catalogue import CLASSES, class_of
 from .non_local_means import QueryAndKey, draw_queries, side_of
+from .vocabulary import POCKET_WORLD, Vocabulary
 
 #: How often a caption is replaced by the empty prompt, which DiffSeg uses, and by the list of its nouns.
 DROPPED, LISTED = 0.3, 0.2
@@ -39,27 +39,35 @@ class Prompt:
 EMPTY = Prompt("", ())
 
 
-def read_prompt(text: str, nouns: Sequence[Noun], tokenizer: CLIPTokenizer) -> Prompt:
-    """A text with nouns that are classes."""
-    tokens = zip(nouns, find_tokens(tokenizer, text, nouns), strict=True)
-    return Prompt(text, tuple((class_of(noun.word), tuple(own)) for noun, own in tokens if _is_class(noun)))
+def read_prompt(
+    text: str, nouns: Sequence[Noun], tokenizer: CLIPTokenizer, vocabulary: Vocabulary = POCKET_WORLD
+) -> Prompt:
+    """A text with nouns, of which those of the vocabulary are classes."""
+    classes, tokens = [vocabulary.find(noun.word) for noun in nouns], find_tokens(tokenizer, text, nouns)
+    found = zip(classes, map(tuple, tokens), strict=True)
+    return Prompt(text, tuple((number, own) for number, own in found if number is not None))
 
 
-def choose_prompt(caption: str, tokenizer: CLIPTokenizer, rng: np.random.Generator) -> Prompt:
+def choose_prompt(
+    caption: str, tokenizer: CLIPTokenizer, rng: np.random.Generator, vocabulary: Vocabulary = POCKET_WORLD
+) -> Prompt:
     """The caption, or the list of its nouns in random order as `words=[...]` writes them, or the empty prompt."""
     chance = rng.random()
     if chance < DROPPED:
         return EMPTY
     nouns = find_nouns(caption)
     if chance < DROPPED + LISTED:
-        names = [noun.word for noun in nouns if _is_class(noun)]
-        return read_prompt(*name_words([names[index] for index in rng.permutation(len(names))]), tokenizer)
-    return read_prompt(caption, nouns, tokenizer)
+        names = [noun.word for noun in nouns if vocabulary.find(noun.word) is not None]
+        listed = name_words([names[index] for index in rng.permutation(len(names))])
+        return read_prompt(*listed, tokenizer, vocabulary)
+    return read_prompt(caption, nouns, tokenizer, vocabulary)
 
 
-def classes_of_tokens(prompts: Sequence[Prompt], context: int) -> Float[Tensor, "n context columns"]:
+def classes_of_tokens(
+    prompts: Sequence[Prompt], context: int, classes: int = len(POCKET_WORLD)
+) -> Float[Tensor, "n context columns"]:
     """1 where a token belongs to a class; the last column holds the tokens of none."""
-    table = torch.zeros(len(prompts), context, len(CLASSES) + 1)
+    table = torch.zeros(len(prompts), context, classes + 1)
     table[:, :, -1] = 1
     for row, prompt in zip(table, prompts, strict=True):
         for number, tokens in prompt.tokens:
@@ -99,7 +107,3 @@ def words_loss(
 
 def _log(probability: Tensor) -> Tensor:
     return probability.clamp_min(1e-6).log()
-
-
-def _is_class(noun: Noun) -> bool:
-    return class_of(noun.word) is not None
