@@ -190,7 +190,8 @@ def test_results_stand_in_columns_with_their_scores(picture, segments, truth):
     assert titles == ["", "", "97% / 98%", share, "97% / 98%", share, "truth", "truth"]
     np.testing.assert_array_equal(drawn(figure.axes[6]), plots.paint(truth, plots.class_colours()))
     np.testing.assert_array_equal(drawn(figure.axes[4])[0, 0], drawn(figure.axes[6])[0, 0])  # the sky's colour
-    assert len(plots.show_results([picture], [segments], [truth], rows=("segments",)).axes) == 1
+    (ax,) = plots.show_results([picture], [segments], [truth], rows=("segments",), names=["mine"]).axes
+    assert ax.get_title() == "mine: 97% / 98%"
 
 
 def test_truth_into_a_given_ax(truth):

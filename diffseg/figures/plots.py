@@ -180,7 +180,11 @@ def show_segmentation(out: Segmented, truth: Labels | None = None, names: Sequen
 
 
 def show_results(
-    images: Sequence[Picture], found: Sequence[Labels], truths: Sequence[Labels], rows: Sequence[str] = ROWS
+    images: Sequence[Picture],
+    found: Sequence[Labels],
+    truths: Sequence[Labels],
+    rows: Sequence[str] = ROWS,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """Several results, one column each: segments in the colours of the classes they are matched to.
 
@@ -189,9 +193,10 @@ def show_results(
         found: the segments of each.
         truths: the classes of each.
         rows: what to show, from "image", "overlay", "segments" and "truth"; results are titled "accuracy / mIoU".
+        names: of the results, before their scores.
 
     Raises:
-        ValueError: for no images, other numbers of results or truths, or an unknown row.
+        ValueError: for no images, other numbers of results, truths or names, or an unknown row.
     """
     if not len(images) == len(found) == len(truths):
         raise ValueError(f"{len(images)} images, {len(found)} found and {len(truths)} truths; pass one of each.")
@@ -200,6 +205,8 @@ def show_results(
     palettes = [match_colours(labels, truth) for labels, truth in zip(found, truths)]
     scores = [image_score(labels, truth) for labels, truth in zip(found, truths)]
     scored = [f"{accuracy:.0%} / {miou:.0%}" for accuracy, miou in scores]
+    if names is not None:
+        scored = [f"{name}: {score}" for name, score in zip(names, scored, strict=True)]
     panels = {
         "image": (images, [""] * len(images)),
         "overlay": ([overlay(*given) for given in zip(images, found, palettes)], scored),
@@ -261,7 +268,7 @@ def show_attention(
         height, width = rgb_array(image).shape[:2]
         scale = np.array([height, width]) / maps.shape[1:]
         for number, point in enumerate([] if points is None else points, start=1):
-            _mark(axes[0], (point + 0.5) * scale - 0.5, str(number) if len(maps) > 1 else "")
+            _mark(axes[0], (point + 0.5) * scale - 0.5, str(number) if len(np.unique(points, axis=0)) > 1 else "")
     top = np.quantile(relative, BRIGHTEST)
     map_axes = axes[image is not None :]
     for number, (ax, values, title) in enumerate(zip(map_axes, relative, titles)):

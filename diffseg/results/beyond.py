@@ -179,7 +179,7 @@ IDEAS = {
     "sinks": Idea(by_sinks, (3.0, 10.0, 30.0)),
     "sizes": Idea(by_method, tuple(Method(exponent=power) for power in (0.25, 0.5, 1.0, 1.5))),
     "DBSCAN": Idea(by_dbscan, EUCLIDEAN_EPS, ALONE),
-    "DBSCAN, KL": Idea(by_dbscan_kl, KL_EPS, ALONE),
+    "DBSCAN with KL": Idea(by_dbscan_kl, KL_EPS, ALONE),
     "combined": Idea(
         by_method, tuple(Method(**dict(zip(COMBINED, chosen, strict=True))) for chosen in product(*COMBINED.values()))
     ),
