@@ -168,7 +168,7 @@ def _expected(pipe: DiffSegPipeline, job: Job) -> dict[str, Any]:
     method = find_method(job.method)
     threshold = method.factor * pipe.threshold if job.threshold is None else job.threshold
     settings = {
-        "words": job.words, "threshold": threshold, "size": size, "crop": job.crop, "method": method.changes(),
+        "method": method.changes(), "words": job.words, "threshold": threshold, "size": size, "crop": job.crop,
     }  # fmt: skip
     return {"settings": plain_settings(settings), "model": _describe(pipe, job.words == "caption")}
 
