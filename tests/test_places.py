@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from diffseg.pocket import CLASSES
+from diffseg import DiffSegPipeline
+from diffseg.diffuse import encode, to_tensor
+from diffseg.models.paths import data_dir
+from diffseg.pocket import CLASSES, TUNING_SEED, scene
 from diffseg.pocket.training import places
 from diffseg.pocket.training.latents import Latents
 from diffseg.pocket.training.places import (
+    NOUNS_FILE,
     THING_SHARE,
     NounNet,
     expected_shares,
     find_places,
+    load_noun_net,
+    save_noun_net,
     share_out,
     table_of_nouns,
     train_noun_net,
@@ -37,6 +43,25 @@ def test_a_position_sees_no_more_than_its_neighbourhood():
     rows, columns = np.nonzero(latents.grad[0].abs().sum(0).numpy())
     assert np.ptp(rows) + 1 == np.ptp(columns) + 1 == 14
     assert rows.min() <= 16 <= rows.max()
+
+
+def test_a_network_is_kept_in_half_precision(tmp_path):
+    net = NounNet(torch.linspace(0.1, 0.6, 5), width=16).eval()
+    save_noun_net(net, tmp_path / NOUNS_FILE)
+    latents = torch.randn(2, 4, 16, 16)
+    torch.testing.assert_close(load_noun_net(tmp_path / NOUNS_FILE)(latents), net(latents), atol=5e-3, rtol=5e-3)
+    assert (tmp_path / NOUNS_FILE).stat().st_size < 2.2 * sum(part.numel() for part in net.parameters()) + 6000
+
+
+def test_the_network_in_the_box_knows_where_nouns_belong():
+    """On tuning scenes: a guess among the nouns of a caption would be right for a fifth of all positions."""
+    vae = DiffSegPipeline.from_pretrained("pocket").vae
+    net, right = load_noun_net(data_dir() / "models" / "pocket-sd" / NOUNS_FILE), []
+    for seed in range(TUNING_SEED, TUNING_SEED + 4):
+        drawn = scene(seed, 256, rich=True)
+        found = find_places(net, encode(vae, to_tensor(drawn.image)), table_of_nouns([drawn.caption]))
+        right.append((found[0].argmax(dim=0).numpy() == drawn.labels[4::8, 4::8]).mean())
+    assert np.mean(right) > 0.75
 
 
 def test_what_is_known_without_the_picture_is_no_rise():

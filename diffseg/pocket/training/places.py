@@ -32,11 +32,15 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .latents import Latents
 from .loop import Plan, train
 from .vocabulary import POCKET_WORLD, Vocabulary
+
+#: The file beside a model's parts that holds the network which taught it where nouns belong.
+NOUNS_FILE = "nouns.safetensors"
 
 #: Part of the first measure of the rise, see above.
 RARENESS = 0.8
@@ -139,6 +143,24 @@ def train_noun_net(
     for own, trained in zip(averaged.buffers(), net.buffers(), strict=True):  # statistics are not averaged
         own.copy_(trained)
     return averaged
+
+
+def save_noun_net(net: NounNet, file: Path) -> None:
+    """Write a network in half precision, as safetensors."""
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
+    save_file({name: value.contiguous().cpu() for name, value in weights.items()}, file)
+
+
+def load_noun_net(file: Path) -> NounNet:
+    """A network that `save_noun_net` wrote, in single precision, for evaluation.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    weights = load_file(file)
+    net = NounNet(weights["shares"].float(), width=len(weights["layers.2.weight"]))
+    net.load_state_dict(weights)
+    return net.eval()
 
 
 def expected_shares(

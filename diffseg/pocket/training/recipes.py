@@ -28,7 +28,7 @@ from .dino import build_processor as build_dino_processor
 from .latents import Latents, encode_pictures, encode_scenes
 from .own import OwnPictures, read_collection
 from .pictures import draw_scenes
-from .places import train_noun_net
+from .places import NOUNS_FILE, NounNet, save_noun_net, train_noun_net
 from .text import build_text_encoder, build_tokenizer
 from .unet import Denoiser, Lessons, build_scheduler, build_unet, train_unet
 from .vae import train_vae
@@ -114,8 +114,8 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
             rich=recipe.rich,
         )  # fmt: skip
 
-    logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device)
-    _save(pipe, pd.concat([_log(runs, "vae"), logs]), target, captioner="../pocket-blip")
+    nouns, logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device)
+    _save(pipe, nouns, pd.concat([_log(runs, "vae"), logs]), target, captioner="../pocket-blip")
     tune(target, recipe.tuning_scenes, recipe.rich)
 
 
@@ -159,8 +159,8 @@ def train_own(recipe: Recipe, folder: Path, start: Path, runs: Path, target: Pat
         return encode_pictures(pipe.vae, chosen, runs / "latents", recipe.workers, recipe.deadline)
 
     torch.manual_seed(0)
-    logs = _train_unet_in_stages(pipe, encode, pictures.vocabulary, recipe, own_runs, device)
-    _save(pipe, logs, target)
+    nouns, logs = _train_unet_in_stages(pipe, encode, pictures.vocabulary, recipe, own_runs, device)
+    _save(pipe, nouns, logs, target)
 
 
 def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -214,8 +214,12 @@ def _train_unet_in_stages(
     recipe: Recipe,
     runs: Path,
     device: str,
-) -> pd.DataFrame:
-    """Train the pipeline's UNet and text encoder, in place, on one size of picture after the other; the logs."""
+) -> tuple[NounNet, pd.DataFrame]:
+    """Train the pipeline's UNet and text encoder, in place, on one size of picture after the other.
+
+    Returns:
+        The network that knows where nouns belong, and the logs.
+    """
     small = encode(recipe.nouns)
     nouns = train_noun_net(
         small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline,
@@ -229,19 +233,24 @@ def _train_unet_in_stages(
             seed=stage.size, deadline=recipe.deadline,
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
-    return pd.concat([_log(runs, stage) for stage in ("nouns", *(f"unet-{stage.size}" for stage in recipe.unet))])
+    return nouns, pd.concat(
+        [_log(runs, stage) for stage in ("nouns", *(f"unet-{stage.size}" for stage in recipe.unet))]
+    )
 
 
 def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
     return build_tokenizer(scene(seed, 64).caption for seed in range(recipe.captions))
 
 
-def _save(pipe: DiffSegPipeline, logs: pd.DataFrame, target: Path, captioner: str | None = None) -> None:
+def _save(
+    pipe: DiffSegPipeline, nouns: NounNet, logs: pd.DataFrame, target: Path, captioner: str | None = None
+) -> None:
     # Half the size on disk. transformers, unlike diffusers, would also load half precision as such: text stays.
     pipe.to("cpu")
     pipe.unet.half()
     pipe.vae.half()
     pipe.save_pretrained(target)
+    save_noun_net(nouns, target / NOUNS_FILE)
     write_settings(target, Settings(pipe.threshold, captioner))
     _declare_stable_diffusion(target)
     logs.to_csv(target / "training.csv", index=False)
