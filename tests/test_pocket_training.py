@@ -36,6 +36,7 @@ from diffseg.pocket.training.dino import (
 )
 from diffseg.pocket.training.latents import encode_scenes
 from diffseg.pocket.training.pictures import Pictures, draw_scenes
+from diffseg.pocket.training.places import NOUNS_FILE
 from diffseg.pocket.training.recipes import (
     Recipe,
     Stage,
@@ -279,6 +280,17 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     torch.testing.assert_close(segmented.attention.sum((2, 3)), torch.ones(64, 64))
     for stage, step in (("unet-128", 2), ("unet-512", 1)):
         assert list(loop.find_snapshots(tmp_path / "runs" / stage)) == [step]
+
+
+def test_autoencoder_and_network_of_nouns_can_be_those_of_another_model(tmp_path):
+    recipe = Recipe(nouns=Stage(128, 8, 10, 4), unet=(Stage(128, 8, 10, 2),), tuning_scenes=1, captions=50, workers=0)
+    start, target = data_dir() / "models" / "pocket-sd", tmp_path / "model"
+    train_pocket_sd(recipe, tmp_path / "runs", target, start=start)
+    for file in ("vae/diffusion_pytorch_model.safetensors", NOUNS_FILE):
+        one, other = (safetensors.torch.load_file(folder / file) for folder in (start, target))
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert set(pd.read_csv(target / "training.csv").stage) == {"unet-128"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"latents", "unet-128"}
 
 
 def test_recipe_gives_a_captioner_that_transformers_loads(tmp_path):

@@ -65,6 +65,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, value in {"FOLDER": given.folder, "--target": given.target}.items():
         if (given.what == "own") != (value is not None):
             parser.error(f"`own` needs {name}" if value is None else f"{name} is for `own`, not for `{given.what}`")
+    if given.what == "own" and given.start is None:
+        given.start = data_dir() / "models" / SD
     given.scenes = given.scenes or (SCENES if given.what == "story" else 100)
     return given
 
@@ -89,23 +91,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default=best_device())
     parser.add_argument("--rich", action="store_true", help="train and measure on scenes of the rich world")
+    parser.add_argument(
+        "--from", type=Path, metavar="MODEL", dest="start",
+        help="of `own`: the model to go on from, by default the embedded pocket-sd; of `all` and `restart`: the model "
+        "whose autoencoder and network of nouns are taken as they are, by default none",
+    )  # fmt: skip
     measured = parser.add_argument_group("behaviour")
     measured.add_argument("--rows", nargs="+", choices=GROUPS, help="parts of the table; without it, all of them")
     measured.add_argument("--guidance", type=float, default=Settings.guidance, help="strength of a painting's prompt")
     measured.add_argument("--steps", type=int, default=Settings.steps, help="passes through the model for a painting")
     own = parser.add_argument_group("own")
     own.add_argument("--target", type=Path, metavar="MODEL", help="the new model's folder")
-    own.add_argument(
-        "--from", type=Path, default=data_dir() / "models" / SD, metavar="MODEL", dest="start",
-        help="the folder of the model to go on from; without it, the embedded pocket-sd",
-    )  # fmt: skip
     return parser
 
 
 def _train(given: argparse.Namespace, recipe: Recipe) -> None:
     text_to_image, captioner, vit = _folders(given.models)
     if given.what in _EVERYTHING:
-        train_pocket_sd(recipe, given.runs, text_to_image, given.device)
+        train_pocket_sd(recipe, given.runs, text_to_image, given.device, given.start)
     if given.what == "tune":
         print("threshold", tune(text_to_image, given.scenes, given.rich))
     if given.what == "behaviour":

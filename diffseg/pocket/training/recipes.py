@@ -28,7 +28,7 @@ from .dino import build_processor as build_dino_processor
 from .latents import Latents, encode_pictures, encode_scenes
 from .own import OwnPictures, read_collection
 from .pictures import draw_scenes
-from .places import NOUNS_FILE, NounNet, save_noun_net, train_noun_net
+from .places import NOUNS_FILE, NounNet, load_noun_net, save_noun_net, train_noun_net
 from .text import build_text_encoder, build_tokenizer
 from .unet import Denoiser, Lessons, build_scheduler, build_unet, train_unet
 from .vae import train_vae
@@ -90,7 +90,7 @@ class Recipe:
 OWN = Recipe(nouns=Stage(256, 12000, 2000, 32), unet=(Stage(256, 12000, 1500, 8, 0.5), Stage(512, 4000, 300, 4, 0.5)))
 
 
-def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
+def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu", start: Path | None = None) -> None:
     """Train all parts of pocket-sd and save them as one diffusers folder.
 
     Args:
@@ -99,11 +99,16 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
         target: the model's folder; receives the weights, `diffseg.json` with the threshold, `tuning.csv`
             and `training.csv`.
         device: where to train.
+        start: the folder of a model whose autoencoder and network of nouns are taken as they are; None: they are
+            trained, too.
 
     Raises:
         OutOfTime: after the recipe's deadline, as do all recipes.
     """
-    vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline, recipe.rich)
+    if start is None:
+        vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline, recipe.rich)
+    else:
+        vae = DiffSegPipeline.from_pretrained(start).vae.to(device)
     tokenizer = _learn_tokenizer(recipe)
     torch.manual_seed(0)
     pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
@@ -114,8 +119,11 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
             rich=recipe.rich,
         )  # fmt: skip
 
-    nouns, logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device)
-    _save(pipe, nouns, pd.concat([_log(runs, "vae"), logs]), target, captioner="../pocket-blip")
+    nouns = None if start is None else load_noun_net(start / NOUNS_FILE)
+    nouns, logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device, nouns)
+    if start is None:
+        logs = pd.concat([_log(runs, "vae"), logs])
+    _save(pipe, nouns, logs, target, captioner="../pocket-blip")
     tune(target, recipe.tuning_scenes, recipe.rich)
 
 
@@ -214,6 +222,7 @@ def _train_unet_in_stages(
     recipe: Recipe,
     runs: Path,
     device: str,
+    nouns: NounNet | None = None,
 ) -> tuple[NounNet, pd.DataFrame]:
     """Train the pipeline's UNet and text encoder, in place, on one size of picture after the other.
 
@@ -221,10 +230,13 @@ def _train_unet_in_stages(
         The network that knows where nouns belong, and the logs.
     """
     small = encode(recipe.nouns)
-    nouns = train_noun_net(
-        small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline,
-        vocabulary=vocabulary,
-    )  # fmt: skip
+    stages = [f"unet-{stage.size}" for stage in recipe.unet]
+    if nouns is None:
+        nouns = train_noun_net(
+            small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline,
+            vocabulary=vocabulary,
+        )  # fmt: skip
+        stages.insert(0, "nouns")
     for stage in recipe.unet:
         lessons = Lessons(encode(stage), small, nouns, pipe.tokenizer, vocabulary)
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
@@ -233,9 +245,7 @@ def _train_unet_in_stages(
             seed=stage.size, deadline=recipe.deadline,
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
-    return nouns, pd.concat(
-        [_log(runs, stage) for stage in ("nouns", *(f"unet-{stage.size}" for stage in recipe.unet))]
-    )
+    return nouns, pd.concat([_log(runs, stage) for stage in stages])
 
 
 def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
