@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int, Integer
 from PIL import Image
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from diffseg import ATTENTION_SIZE, SEED
 from diffseg.images import ImageLike, read_image
-from diffseg.masks import relabel, suppress
+from diffseg.masks import enlarge, relabel
 from diffseg.merging import check_attention
 from diffseg.metrics import IGNORE
 
@@ -173,7 +172,4 @@ def _finish(
 ) -> Int[Tensor, "height width"]:
     """Cluster ids of all positions as a picture, upsampled if a size is given, without gaps."""
     grid = rearrange(torch.from_numpy(ids.astype(np.int64)), "(i j) -> i j", i=rows)
-    if size is None:
-        return relabel(grid)[0]
-    members = rearrange(F.one_hot(grid), "i j k -> k i j").float()
-    return relabel(suppress(members, size))[0]
+    return relabel(grid)[0] if size is None else enlarge(grid, size)

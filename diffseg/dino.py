@@ -21,7 +21,7 @@ from diffseg.models.paths import MODEL_VARIABLE, POCKET, check_config, resolve_m
 from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, read_settings, write_settings
 from diffseg.output import DiffSegOutput
-from diffseg.pipeline import segment_attention
+from diffseg.plus import segment_attention
 
 DINO = "facebook/dino-vitb8"  # the paper's: patches of 8 pixels, 224 pixels, 12 layers of 12 heads
 

@@ -68,6 +68,17 @@ def relabel(
     return new_ids[labels], present.nonzero().flatten()
 
 
+def enlarge(labels: Int[Tensor, "h w"], size: int | tuple[int, int]) -> Int[Tensor, "height width"]:
+    """Labels of positions for pixels, without gaps; memberships are upsampled, as proposals are, for smooth outlines.
+
+    Args:
+        labels: from 0 on.
+        size: side of the result, or its (height, width), pixels.
+    """
+    members = F.one_hot(labels).permute(2, 0, 1).float()
+    return relabel(suppress(members, size))[0]
+
+
 def binary_masks(labels: Int[Tensor, "h w"]) -> Bool[Tensor, "masks h w"]:
     """One binary mask per label, 0 to the largest: each pixel is in exactly one (Eq. 6)."""
     ids = torch.arange(int(labels.max()) + 1, device=labels.device)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders import FromSingleFileMixin
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from diffseg.models.paths import name_model
 from diffseg.models.quiet import quiet_loading
 from diffseg.models.settings import Settings, write_settings
 from diffseg.output import DiffSegOutput, plain_settings
-from diffseg.plus import PAPER, Method, find_method, segment_by
+from diffseg.plus import PAPER, Method, find_method, segment_attention
 from diffseg.progress import silent
 from diffseg.semantics import Vocabulary, find_nouns, find_tokens, name_masks, name_words
 
@@ -249,13 +249,12 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             raise ValueError(
                 "image=None, but the method follows the edges of the picture; pass the image, as `fit` gives it."
             )
-        threshold = self.threshold * method.factor if threshold is None else threshold
+        threshold = self.default_threshold(method) if threshold is None else threshold
         grid = check_attention(attention)
         size = tuple(side * self.pixels_per_position for side in grid) if size is None else size
         thresholds = check_settings(grid, points, iterations, threshold)
-        picture = None if image is None else to_tensor(image)[0]
-        labels, proposals = segment_by(
-            method, attention.to(self._execution_device), picture, size, points, thresholds, remove_merged, distances
+        labels, proposals = segment_attention(
+            attention.to(self._execution_device), size, points, thresholds, remove_merged, distances, method, image
         )
         settings = {
             "points": points,
@@ -317,7 +316,8 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         """
         size = self._check_pass(prompt, timestep, seed, size)
         method = find_method(method)
-        threshold = self.threshold * method.factor if threshold is None else threshold
+        draws = method.draws if noise else 1  # without noise they would all be alike
+        threshold = self.default_threshold(method) if threshold is None else threshold
         thresholds = check_settings(size // self.pixels_per_position, points, iterations, threshold)
         check_weights(weights)
         check_whole("batch_size", batch_size, "So many images go through the model together.")
@@ -347,17 +347,17 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             latent = self._noised(encoded, timestep, noise_of, noise)
             passes = self._attend_to_words(latent, spoken, prompt, prompted_masks, timestep)
             attentions = [_aggregate(selfs, weights) for selfs, _ in passes]
-            for _ in range(1, method.draws if noise else 1):
+            for _ in range(1, draws):
                 latent = self._noised(encoded, timestep, noise_of, noise)
                 layers = self._record(latent, _mask_prompts(spoken, prompt, prompted_masks), timestep)
                 for attention, selfs in zip(attentions, _by_picture(layers, len(batch)), strict=True):
                     attention += _aggregate(selfs, weights)
             for index, attention, (_, crosses) in zip(batch, attentions, passes, strict=True):
                 picture = pictures[index]
-                attention /= method.draws if noise else 1
-                labels, proposals = segment_by(
-                    method, attention, to_tensor(picture)[0], (picture.height, picture.width), points, thresholds,
-                    remove_merged,
+                attention /= draws
+                labels, proposals = segment_attention(
+                    attention, (picture.height, picture.width), points, thresholds, remove_merged, method=method,
+                    image=picture,
                 )  # fmt: skip
                 outs[index] = DiffSegOutput(
                     **name_masks(labels, proposals, crosses, vocabularies[index]),
@@ -372,6 +372,10 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
         self.maybe_free_model_hooks()
         results = outs if return_dict else [out.to_tuple() for out in outs]
         return results if isinstance(image, (list, tuple)) else results[0]
+
+    def default_threshold(self, method: str | Method = PAPER) -> float:
+        """The threshold that a call takes if none is given: the model's own, times the method's factor."""
+        return self.threshold * find_method(method).factor
 
     @property
     def vae_scale_factor(self) -> int:
@@ -507,21 +511,6 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
     def _with_bar(self, batches: list[list[int]]) -> Iterable[list[int]]:
         """The batches, with diffusers' progress bar if there are several."""
         return batches if len(batches) == 1 or silent() else self.progress_bar(batches)
-
-
-def segment_attention(
-    attention: Float[Tensor, "h w h w"],
-    size: int | tuple[int, int],
-    points: int,
-    thresholds: Sequence[float],
-    remove_merged: bool = True,
-    distances: Float[Tensor, "anchors positions"] | None = None,
-) -> tuple[Int[Tensor, "height width"], Float[Tensor, "proposals h w"]]:
-    """Attention to labels without gaps, and the proposal behind each, where the attention is.
-
-    The settings must have been checked, see `check_settings`; for the rest see `merge` and `suppress`.
-    """
-    return segment_by(PAPER, attention, None, size, points, thresholds, remove_merged, distances)
 
 
 # ---- helpers --------------------------------------------------------------------------------------------------------

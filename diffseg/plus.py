@@ -7,16 +7,20 @@ A `Method` says what differs from the paper, in the order of the computation:
 Each number has a value that leaves the paper's step as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 
+from diffseg import SEED
 from diffseg.arguments import check_whole
 from diffseg.beyond import refine, walk, weigh_sizes
+from diffseg.diffuse import to_tensor
 from diffseg.masks import relabel, suppress
 from diffseg.merging import run_passes
 
@@ -81,40 +85,59 @@ def find_method(method: str | Method) -> Method:
     return METHODS[method]
 
 
-def segment_by(
-    method: Method,
+def draw_by_draw(
+    attend: Callable[..., Float[Tensor, "h w h w"]], seed: int = SEED
+) -> Callable[[int], Float[Tensor, "h w h w"]]:
+    """The mean attention of the first 1, 2, ... draws of noise; each draw takes one pass, once.
+
+    mean_of = draw_by_draw(partial(pipe.attend, image))
+    mean_of(2)    # what `Method(draws=2)` averages
+    """
+    generator, drawn = torch.Generator().manual_seed(seed), []
+
+    def mean_of(draws: int) -> Tensor:
+        drawn.extend(attend(seed=generator) for _ in range(draws - len(drawn)))
+        return torch.stack(drawn[:draws]).mean(dim=0)
+
+    return mean_of
+
+
+def segment_attention(
     attention: Float[Tensor, "h w h w"],
-    picture: Float[Tensor, "channels height width"] | None,
     size: int | tuple[int, int],
     points: int,
     thresholds: Sequence[float],
     remove_merged: bool = True,
     distances: Float[Tensor, "anchors positions"] | None = None,
+    method: Method = PAPER,
+    image: Image.Image | None = None,
 ) -> tuple[Int[Tensor, "height width"], Float[Tensor, "proposals h w"]]:
-    """Attention, the mean of all draws, to labels without gaps, and the proposal behind each.
+    """Attention to labels without gaps, and the proposal behind each, where the attention is.
 
     The settings must have been checked, see `check_settings`; for the rest see `merge` and `suppress`.
 
     Args:
-        picture: what the attention came from, of any size; None: without a refinement.
+        attention: the mean of all draws.
         distances: of the attention after the walk.
+        method: its `draws` and `factor` belong to what is given.
+        image: what the attention came from, for a method that follows its edges.
     """
     walked = walk(attention, method.steps) if method.steps > 1 else attention
     *_, proposals = run_passes(walked, points, thresholds, remove_merged, distances)
-    labels, kept = relabel(compete(method, proposals, picture, size))
+    labels, kept = relabel(compete(method, proposals, size, image))
     return labels, proposals[kept]
 
 
 def compete(
     method: Method,
     proposals: Float[Tensor, "proposals h w"],
-    picture: Float[Tensor, "channels height width"] | None,
     size: int | tuple[int, int],
+    image: Image.Image | None = None,
 ) -> Int[Tensor, "height width"]:
-    """Non-maximum suppression after what a method does to proposals; see `suppress`, and `segment_by` for the rest."""
+    """`suppress`, after what a method does to proposals; see `segment_attention`."""
     weighed = weigh_sizes(proposals, method.exponent) if method.exponent else proposals
-    if method.rounds and picture is not None:
-        weighed = follow_edges(weighed, picture, size, method.rounds)
+    if method.rounds and image is not None:
+        weighed = follow_edges(weighed, to_tensor(image)[0], size, method.rounds)
     return suppress(weighed, size)
 
 

@@ -71,9 +71,12 @@ def sweep_thresholds(
     return DataFrame(rows, columns=["case", "threshold", "accuracy", "miou", "segments"])
 
 
-def best_threshold(scores: DataFrame) -> float:
-    """The threshold with the highest mean of accuracy and mIoU, smoothed over its two neighbours against luck."""
-    means = scores.groupby("threshold")[["accuracy", "miou"]].mean().mean(axis=1)
+def best_threshold(scores: DataFrame, column: str = "threshold") -> float:
+    """The threshold with the highest mean of accuracy and mIoU, smoothed over its two neighbours against luck.
+
+    `column` holds it, or any other setting that is chosen in the same way.
+    """
+    means = scores.groupby(column)[["accuracy", "miou"]].mean().mean(axis=1)
     return float(means.rolling(3, center=True, min_periods=1).mean().idxmax())
 
 

@@ -10,6 +10,7 @@ from diffseg.models.paths import data_dir
 from diffseg.pocket import CLASSES, TUNING_SEED, scene
 from diffseg.pocket.training import places
 from diffseg.pocket.training.latents import Latents
+from diffseg.pocket.training.loop import write_weights
 from diffseg.pocket.training.places import (
     NOUNS_FILE,
     THING_SHARE,
@@ -17,7 +18,6 @@ from diffseg.pocket.training.places import (
     expected_shares,
     find_places,
     load_noun_net,
-    save_noun_net,
     share_out,
     table_of_nouns,
     train_noun_net,
@@ -47,7 +47,7 @@ def test_a_position_sees_no_more_than_its_neighbourhood():
 
 def test_a_network_is_kept_in_half_precision(tmp_path):
     net = NounNet(torch.linspace(0.1, 0.6, 5), width=16).eval()
-    save_noun_net(net, tmp_path / NOUNS_FILE)
+    write_weights(tmp_path / NOUNS_FILE, net)
     latents = torch.randn(2, 4, 16, 16)
     torch.testing.assert_close(load_noun_net(tmp_path / NOUNS_FILE)(latents), net(latents), atol=5e-3, rtol=5e-3)
     assert (tmp_path / NOUNS_FILE).stat().st_size < 2.2 * sum(part.numel() for part in net.parameters()) + 6000

@@ -278,6 +278,8 @@ def test_errors_say_what_is_wrong(call, words):
 def test_results_that_do_not_fit(picture, segments, truth):
     with pytest.raises(ValueError, match="2 images, 1 found and 1 truths"):
         plots.show_results([picture] * 2, [segments], [truth])
+    with pytest.raises(ValueError, match="names has 2 entries for 1 images"):
+        plots.show_results([picture], [segments], [truth], names=["a", "b"])
     with pytest.raises(ValueError, match=r"rows names \['masks'\]"):
         plots.show_results([picture], [segments], [truth], rows=("masks",))
 

@@ -166,7 +166,7 @@ def _expected(pipe: DiffSegPipeline, job: Job) -> dict[str, Any]:
     if size < pipe.size_step or size % pipe.size_step:
         raise ValueError(f"size={size} must be a positive multiple of {pipe.size_step} for this model.")
     method = find_method(job.method)
-    threshold = method.factor * pipe.threshold if job.threshold is None else job.threshold
+    threshold = pipe.default_threshold(method) if job.threshold is None else job.threshold
     settings = {
         "method": method.changes(), "words": job.words, "threshold": threshold, "size": size, "crop": job.crop,
     }  # fmt: skip

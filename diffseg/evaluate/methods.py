@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..models.captioner import BLIP, Captioner
 from ..models.loading import find_model
 from ..models.paths import POCKET
 from ..pipeline import DiffSegPipeline
-from ..plus import PLUS
+from ..plus import PLUS, draw_by_draw
 
 Attention = Float[Tensor, "h w h w"]
 Segmentations = Iterator[Any]  # for one setting after the other: segment ids [size, size] from 0 on, or `Named`
@@ -142,7 +143,7 @@ def own_threshold(pipe: DiffSegPipeline | DinoSegPipeline) -> Setting:
 
 def threshold_of_plus(pipe: DiffSegPipeline) -> Setting:
     """The threshold that method="plus" takes for a model."""
-    return float(PLUS.factor * pipe.threshold)
+    return float(pipe.default_threshold(PLUS))
 
 
 def no_model(model: str, device: str) -> None:
@@ -181,8 +182,10 @@ def with_true_words(
 
 def plus(pipe: DiffSegPipeline, image: Image.Image, sample: Sample, settings: Sequence[Setting]) -> Segmentations:
     """DiffSeg with ideas since the paper, see `diffseg.plus`, at several thresholds."""
+    size = image.width
+    attention = draw_by_draw(partial(pipe.attend, image, size=size))(PLUS.draws)
     for threshold in settings:
-        yield pipe(image, threshold=threshold, size=image.width, method=PLUS).labels
+        yield pipe.segment(attention, threshold=threshold, size=size, image=image, method=PLUS).labels
 
 
 def kmeans(pipe: DiffSegPipeline, attention: Attention, sample: Sample, settings: Sequence[Setting]) -> Segmentations:

@@ -200,13 +200,15 @@ def show_results(
     """
     if not len(images) == len(found) == len(truths):
         raise ValueError(f"{len(images)} images, {len(found)} found and {len(truths)} truths; pass one of each.")
+    if names is not None and len(names) != len(images):
+        raise ValueError(f"names has {len(names)} entries for {len(images)} images; pass one for each.")
     if unknown := set(rows) - set(ROWS):
         raise ValueError(f"rows names {sorted(unknown)}; expected some of {ROWS}.")
     palettes = [match_colours(labels, truth) for labels, truth in zip(found, truths)]
     scores = [image_score(labels, truth) for labels, truth in zip(found, truths)]
     scored = [f"{accuracy:.0%} / {miou:.0%}" for accuracy, miou in scores]
     if names is not None:
-        scored = [f"{name}: {score}" for name, score in zip(names, scored, strict=True)]
+        scored = [f"{name}: {score}" for name, score in zip(names, scored)]
     panels = {
         "image": (images, [""] * len(images)),
         "overlay": ([overlay(*given) for given in zip(images, found, palettes)], scored),

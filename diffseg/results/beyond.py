@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -19,12 +18,12 @@ from .. import POINTS, SEED
 from ..baselines import dbscan, euclidean_distances
 from ..beyond import attend_often, cut_proposals, edges, ranked_distances, split, token_rank, walk, without_sinks
 from ..datasets import Dataset, Item
-from ..diffuse import to_tensor
 from ..evaluate.counting import make_row
-from ..masks import relabel, suppress
+from ..masks import enlarge, relabel, suppress
 from ..merging import anchor_distances, merge, symmetric_kl
 from ..pipeline import DiffSegPipeline
-from ..plus import PAPER, Method, compete
+from ..plus import PAPER, Method, compete, draw_by_draw
+from ..pocket import CLASSES
 from ..sweeps import best_threshold
 from . import load
 
@@ -37,7 +36,6 @@ Segment = Callable[[float], Labels]
 FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 2, 8).round(3))
 WALKED = tuple(factor / 10 for factor in FACTORS)  # of a walk, after which all maps are close to each other
 ALONE = (1.0,)  # for an idea that has no threshold
-CLASSES = 27  # of PocketScenes
 
 CUT_POWER = 10  # of the cosine between maps, DiffCut's
 
@@ -54,23 +52,16 @@ class View:
 
     def __init__(self, pipe: DiffSegPipeline, image: Image.Image) -> None:
         self.pipe, self.image, self.size = pipe, image, image.width
-
-    @cached_property
-    def pixels(self) -> Float[Tensor, "channels size size"]:
-        return to_tensor(self.image)[0]
+        self.attend = partial(pipe.attend, image, size=self.size)
+        self.mean_of = draw_by_draw(self.attend)
 
     @cached_property
     def attention(self) -> Float[Tensor, "h w h w"]:
-        return self.pipe.attend(self.image, size=self.size)
+        return self.mean_of(1)
 
     @cached_property
-    def averaged(self) -> dict[int, Float[Tensor, "h w h w"]]:
-        """Draws -> the mean attention of so many, one after the other from one generator."""
-        generator, total, means = torch.Generator().manual_seed(SEED), 0, {}
-        for draws in range(1, max(COMBINED["draws"]) + 1):
-            total = total + self.pipe.attend(self.image, seed=generator, size=self.size)
-            means[draws] = total / draws
-        return means
+    def edges(self) -> tuple[Float[Tensor, "h w_1"], Float[Tensor, "h_1 w"]]:
+        return edges(self.attention)
 
     @cached_property
     def euclidean(self) -> Float[np.ndarray, "positions positions"]:
@@ -89,14 +80,13 @@ class View:
     @cache  # noqa: B019 - as long as the view
     def proposals_of(self, draws: int, steps: int) -> Merge:
         """Proposals of a mean attention after some steps of a walk."""
-        attention = walk(self.averaged[draws] if draws > 1 else self.attention, steps)
-        return cache(self.merged(attention))
+        return cache(self.merged(walk(self.mean_of(draws), steps)))
 
 
 def by_method(view: View, method: Method) -> Segment:
     """The paper's steps with numbers of `Method`."""
     proposals_of = view.proposals_of(method.draws, method.steps)
-    return lambda factor: relabel(compete(method, proposals_of(factor), view.pixels, view.size))[0]
+    return lambda factor: relabel(compete(method, proposals_of(factor), view.size, view.image))[0]
 
 
 def by_maps(view: View, proposals_of: Merge) -> Segment:
@@ -106,8 +96,7 @@ def by_maps(view: View, proposals_of: Merge) -> Segment:
 
 def by_steps(view: View, timesteps: tuple[int, ...]) -> Segment:
     """The mean attention over time steps."""
-    attend = partial(view.pipe.attend, view.image, size=view.size)
-    return by_maps(view, view.merged(attend_often(attend, timesteps, (SEED,))))
+    return by_maps(view, view.merged(attend_often(view.attend, timesteps, (SEED,))))
 
 
 def by_rank(view: View, damping: float) -> Segment:
@@ -129,21 +118,13 @@ def by_cuts(view: View, limit: float) -> Segment:
 
 def by_edges(view: View, limit: float) -> Segment:
     """Segments in pieces where neighbouring maps are further apart than `limit` times the threshold."""
-    right, below = edges(view.attention)
-
     proposals_of = view.proposals_of(1, 1)
 
     def segment(factor: float) -> Labels:
         grid = suppress(proposals_of(factor), view.attention.shape[0])
-        return enlarge(split(grid, right, below, limit * view.pipe.threshold), view.size)
+        return enlarge(split(grid, *view.edges, limit * view.pipe.threshold), view.size)
 
     return segment
-
-
-def enlarge(labels: Int[Tensor, "h w"], size: int) -> Labels:
-    """Labels of positions for pixels; the outlines are upsampled as memberships, so that they are smooth."""
-    members = F.one_hot(labels).permute(2, 0, 1).float()
-    return relabel(suppress(members, size))[0]
 
 
 def by_dbscan(view: View, eps: float) -> Segment:
@@ -229,14 +210,14 @@ def chosen(models: Any, data: Dataset, size: int) -> dict[str, Any]:
 def choose(tuned: pd.DataFrame) -> dict[str, tuple[str, float]]:
     """Of each idea the value and the factor with the highest mean of accuracy and mIoU, see `best_threshold`."""
     choices = {}
-    for (idea, value), scores in tuned.rename(columns={"factor": "threshold"}).groupby(["idea", "value"], sort=False):
-        factor = best_threshold(scores)
-        score = scores[scores.threshold == factor][["accuracy", "miou"]].mean().mean()
+    for (idea, value), scores in tuned.groupby(["idea", "value"], sort=False):
+        factor = best_threshold(scores, "factor")
+        score = scores[scores.factor == factor][["accuracy", "miou"]].mean().mean()
         if idea not in choices or score > choices[idea][0]:
             choices[idea] = score, (value, factor)
     return {idea: choice for idea, (_, choice) in choices.items()}
 
 
 def _scores(labels: Labels, truth: np.ndarray) -> Row:
-    row = make_row("", ("", None), labels, truth, CLASSES)
+    row = make_row("", ("", None), labels, truth, len(CLASSES))
     return {name: row[name] for name in ("accuracy", "miou", "boundary")} | {"segments": len(labels.unique())}

@@ -159,7 +159,9 @@ def words(models: Models, item: Item, settings: Mapping[str, Any], size: int) ->
     for kind, given in (("caption", "caption"), ("true", true)):
         for prompted in (False, True):
             out = pipe(sample.image, size=size, words=given, prompted_masks=prompted, threshold=settings["threshold"])
-            row = make_row(item.name, (kind, None), Named(out.labels, out.words), sample.truth, 27, data.words)
+            row = make_row(
+                item.name, (kind, None), Named(out.labels, out.words), sample.truth, len(data.classes), data.words
+            )
             yield {"scene": item.name, "words": kind, "prompted": prompted, "accuracy": row["accuracy"],
                    "miou": row["miou"], "named": len(out.words), "caption": out.caption}  # fmt: skip
 
@@ -228,11 +230,11 @@ RECIPES = {
     ),
     "limits": Recipe("Remedies for small things.", "val", 100, ("diffusion",), limits.remedies, own_threshold),
     "limits-things": Recipe("Pieces of truths by size.", "val", 100, ("diffusion",), limits.things, own_threshold),
+    "limits-domains": Recipe("Segments in other domains.", "val", 100, ("diffusion",), limits.domains, own_threshold),
     "beyond-tuning": Recipe("Ideas since the paper, tuned.", "tune", 40, ("diffusion",), beyond.tuning),
     "beyond": Recipe(
         "Ideas since the paper, as the tuning scenes choose.", "val", 100, ("diffusion",), beyond.gains, beyond.chosen
     ),
-    "limits-domains": Recipe("Segments in other domains.", "val", 100, ("diffusion",), limits.domains, own_threshold),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from diffseg.colours import BRIGHTEST
 from diffseg.files import write_whole
 from diffseg.merging import anchor_distances, check_attention, check_settings
 from diffseg.output import DiffSegOutput
-from diffseg.pipeline import segment_attention
+from diffseg.plus import segment_attention
 from diffseg.widgets.canvas import pack_labels
 from diffseg.widgets.frames import name_segments
 from diffseg.widgets.paint import VIRIDIS, encode, tint

@@ -141,9 +141,14 @@ def doublings(last: int, first: int = 50) -> tuple[int, ...]:
 
 
 def write_snapshot(folder: Path, step: int, model: nn.Module) -> None:
-    """Keep a model's weights after a step, in half precision: `snapshot-000500.safetensors`, whole or not at all."""
+    """Keep a model's weights after a step: `snapshot-000500.safetensors`, see `write_weights`."""
+    write_weights(folder / _SNAPSHOT.format(step), model)
+
+
+def write_weights(file: Path, model: nn.Module) -> None:
+    """Keep a model's weights as safetensors, in half precision; the file appears whole or not at all."""
     weights = {name: _halved(value) for name, value in model.state_dict().items()}
-    write_whole(folder / _SNAPSHOT.format(step), safetensors.torch.save(weights))
+    write_whole(file, safetensors.torch.save(weights))
 
 
 def find_snapshots(folder: Path) -> dict[int, Path]:

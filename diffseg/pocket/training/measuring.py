@@ -122,9 +122,9 @@ class Group:
         return [(name, value) for name, way in self.ways.items() if len(way.settings) > 1 for value in way.settings]
 
     def choose(self, tuned: pd.DataFrame) -> list[Trial]:
-        """Each way with its best setting on the tuning scenes."""
+        """Each way with its best setting on the tuning scenes, see `best_threshold`."""
         return [
-            (name, way.settings[0] if len(way.settings) == 1 else best_setting(tuned[tuned.way == name]))
+            (name, way.settings[0] if len(way.settings) == 1 else best_threshold(tuned[tuned.way == name], "setting"))
             for name, way in self.ways.items()
         ]
 
@@ -208,11 +208,6 @@ def measure_groups(
         for line in group.judge(Measured(*splits)):
             table.append((line.row, line.mean, line.low, line.high, str(line.target or ""), line.reached))
     return pd.DataFrame(table, columns=["row", "mean", "low", "high", "target", "reached"])
-
-
-def best_setting(tuned: pd.DataFrame) -> float:
-    """The best setting of one way, from its rows of the tuning scenes, see `best_threshold`."""
-    return best_threshold(tuned.rename(columns={"setting": "threshold"}))
 
 
 def measure(

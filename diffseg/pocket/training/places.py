@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .latents import Latents
@@ -145,14 +145,8 @@ def train_noun_net(
     return averaged
 
 
-def save_noun_net(net: NounNet, file: Path) -> None:
-    """Write a network in half precision, as safetensors."""
-    weights = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
-    save_file({name: value.contiguous().cpu() for name, value in weights.items()}, file)
-
-
 def load_noun_net(file: Path) -> NounNet:
-    """A network that `save_noun_net` wrote, in single precision, for evaluation.
+    """A network that `write_weights` wrote, in single precision, for evaluation.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -26,9 +26,10 @@ from .blip import SIDE, build_processor, train_blip
 from .dino import Distillation, build_vit, train_dino
 from .dino import build_processor as build_dino_processor
 from .latents import Latents, encode_pictures, encode_scenes
+from .loop import write_weights
 from .own import OwnPictures, read_collection
 from .pictures import draw_scenes
-from .places import NOUNS_FILE, NounNet, load_noun_net, save_noun_net, train_noun_net
+from .places import NOUNS_FILE, NounNet, load_noun_net, train_noun_net
 from .text import build_text_encoder, build_tokenizer
 from .unet import Denoiser, Lessons, build_scheduler, build_unet, train_unet
 from .vae import train_vae
@@ -260,7 +261,7 @@ def _save(
     pipe.unet.half()
     pipe.vae.half()
     pipe.save_pretrained(target)
-    save_noun_net(nouns, target / NOUNS_FILE)
+    write_weights(target / NOUNS_FILE, nouns)
     write_settings(target, Settings(pipe.threshold, captioner))
     _declare_stable_diffusion(target)
     logs.to_csv(target / "training.csv", index=False)

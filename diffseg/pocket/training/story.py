@@ -17,11 +17,12 @@ import safetensors.torch
 
 from ...files import write_whole
 from ...models.fingerprint import LENGTH, fingerprint
+from ...sweeps import best_threshold
 from ..scenes import TUNING_SEED
 from .behaviour import Settings, counts_of_classes, named_masks, pooled_miou, ways_of_layers, world_digest
 from .look import SD, Look, Models
 from .loop import OutOfTime, find_snapshots
-from .measuring import Store, Trial, Way, best_setting, measure
+from .measuring import Store, Trial, Way, measure
 from .recipes import Stage
 from .text import build_text_encoder
 from .unet import Denoiser, build_unet
@@ -133,7 +134,7 @@ def _score(
         return store.select(seeds, trials)
 
     tuned = make(ways, trials)
-    best = {name: best_setting(tuned[tuned.way == name]) for name in ways}
+    best = {name: best_threshold(tuned[tuned.way == name], "setting") for name in ways}
     chosen = tuned[tuned.setting == tuned.way.map(best)]
     named = make({_WORDS: Way(named_masks)}, [(_WORDS, best["all"])])
     return {

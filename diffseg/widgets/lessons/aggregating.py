@@ -11,7 +11,7 @@ from diffseg import ITERATIONS, POINTS
 from diffseg.aggregation import side_weights, sum_sides, weigh_sides
 from diffseg.attention import RecordedLayer
 from diffseg.metrics import image_score
-from diffseg.pipeline import segment_attention
+from diffseg.plus import segment_attention
 from diffseg.widgets.lessons.shared import (
     Panel,
     column,

@@ -13,7 +13,7 @@ from diffseg import ITERATIONS, POINTS, baselines
 from diffseg.colours import colours_by_area, match_colours
 from diffseg.merging import anchor_distances, check_attention
 from diffseg.metrics import image_score
-from diffseg.pipeline import segment_attention
+from diffseg.plus import segment_attention
 from diffseg.widgets.lessons.shared import Panel, column, photograph, row, threshold_slider
 from diffseg.widgets.paint import encode, tint
 from diffseg.wording import count

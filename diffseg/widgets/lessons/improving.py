@@ -1,11 +1,8 @@
 """Notebook 12: ideas since the paper, turned together."""
 
-from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import ipywidgets
-import torch
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -14,7 +11,7 @@ from diffseg.beyond import walk
 from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 from diffseg.pipeline import DiffSegPipeline
-from diffseg.plus import Method
+from diffseg.plus import Method, draw_by_draw
 from diffseg.widgets.lessons.shared import Panel, threshold_slider
 from diffseg.widgets.lessons.tuning import Result, ScoredPanel, Truth
 from diffseg.wording import count
@@ -22,26 +19,14 @@ from diffseg.wording import count
 DRAWS, STEPS, EXPONENTS, ROUNDS = (1, 2, 4), (1, 2, 3), (0.0, 0.25, 0.5, 1.0, 1.5), (0, 5, 10, 20, 40)
 
 
-def describe_method(draws: int, steps: int, exponent: float, rounds: int, threshold: float, *results: Result) -> str:
+def describe_method(
+    draws: int, steps: int, exponent: float, rounds: int, threshold: float, own: Result, paper: Result
+) -> str:
     """A combination and its scores, then those of the paper's, in words."""
-    own, paper = (
-        f"{count(each.segments, 'segment')}, accuracy {each.accuracy:.0%}, mIoU {each.miou:.2f}" for each in results
-    )
     return (
         f"{count(draws, 'draw')} of noise, {count(steps, 'step')}, sizes to the power {exponent:g}, "
         f"{count(rounds, 'round')} of refinement, threshold {threshold:.2g}: {own}. The paper's: {paper}."
     )
-
-
-def draw_by_draw(pipe: DiffSegPipeline, image: Image.Image) -> Callable[[int], Float[Tensor, "h w h w"]]:
-    """The mean attention of the first 1, 2, ... draws of noise; each draw takes one pass, once."""
-    generator, drawn = torch.Generator().manual_seed(0), []
-
-    def mean_of(draws: int) -> Tensor:
-        drawn.extend(pipe.attend(image, seed=generator).to(pipe.device) for _ in range(draws - len(drawn)))
-        return torch.stack(drawn[:draws]).mean(dim=0)
-
-    return mean_of
 
 
 def after_the_paper(pipe: DiffSegPipeline, image: Image.Image, truth: Truth) -> Panel:
@@ -55,12 +40,12 @@ def after_the_paper(pipe: DiffSegPipeline, image: Image.Image, truth: Truth) -> 
     Raises:
         ValueError: for a truth of another size.
     """
-    panel, mean_of = ScoredPanel(image, truth), draw_by_draw(pipe, image)
+    panel, mean_of = ScoredPanel(image, truth), draw_by_draw(partial(pipe.attend, image))
 
     @lru_cache(maxsize=4)
     def walked(draws: int, steps: int) -> tuple[Tensor, Tensor]:
         panel.picture.show_message("Passes through the model, or steps of the walk ...")
-        attention = walk(mean_of(draws), steps)
+        attention = walk(mean_of(draws).to(pipe.device), steps)
         panel.picture.show_message("")
         return attention, anchor_distances(attention, min(POINTS, *attention.shape[:2]))
 

@@ -37,12 +37,17 @@ class Panel(ipywidgets.VBox):
     """
 
     def __init__(self, canvas: Canvas, rows: Sequence[ipywidgets.Widget], **parts: Any):
-        self.canvas, self.parts, self.said = canvas, parts, ipywidgets.HTML()
+        self.canvas, self.parts, self.said = canvas, {}, ipywidgets.HTML()
         self.said.add_class("diffseg-said")
-        for name, part in parts.items():
-            setattr(self, name, part)
+        self.add(**parts)
         super().__init__([*rows, self.said])
         self.add_class("diffseg-lesson")
+
+    def add(self, **parts: Any) -> None:
+        """More controls and pictures by name."""
+        self.parts |= parts
+        for name, part in parts.items():
+            setattr(self, name, part)
 
     def say(self, text: str) -> None:
         """What is seen, for eyes and ears."""

@@ -41,6 +41,9 @@ class Result:
         """How many."""
         return int(self.labels.max()) + 1
 
+    def __str__(self) -> str:
+        return f"{count(self.segments, 'segment')}, accuracy {self.accuracy:.0%}, mIoU {self.miou:.2f}"
+
 
 def score(proposals: Float[Tensor, "proposals h w"], truth: Truth) -> Result:
     """Let proposals compete for the pixels of a truth."""
@@ -50,11 +53,7 @@ def score(proposals: Float[Tensor, "proposals h w"], truth: Truth) -> Result:
 
 def describe_setting(t: int, points: int, passes: int, threshold: float, result: Result, usual: Result) -> str:
     """A setting and its scores, in words."""
-    scores, defaults = (
-        f"{count(each.segments, 'segment')}, accuracy {each.accuracy:.0%}, mIoU {each.miou:.2f}"
-        for each in (result, usual)
-    )
-    return f"t = {t}, M = {points}, N = {passes}, threshold {threshold:.2g}: {scores}. With the defaults: {defaults}."
+    return f"t = {t}, M = {points}, N = {passes}, threshold {threshold:.2g}: {result}. With the defaults: {usual}."
 
 
 def bars_of(result: Result, usual: Result) -> str:
@@ -106,9 +105,7 @@ class ScoredPanel(Panel):
             describe: values, result and the first result -> a sentence.
         """
         self._knobs.children = *controls.values(), self.bars
-        self.parts |= controls
-        for name, widget in controls.items():
-            setattr(self, name, widget)
+        self.add(**controls)
         usual = result_of(*(widget.value for widget in controls.values()))
 
         def draw() -> None:
