@@ -170,7 +170,7 @@ def test_a_training_on_ones_own_pictures_goes_on_after_stops(tmp_path, capsys):
     for number, one in enumerate(drawn):
         one.image.save(folder / f"{number}.png")
     (folder / "bad.png").write_bytes(b"")
-    recipe = replace(OWN, nouns=Stage(128, 100, 2, 32), unet=(Stage(128, 8, 2, 2, 0.5),), workers=0)
+    recipe = replace(OWN, nouns=Stage(128, 100, 2, 32), place_steps=2, unet=(Stage(128, 8, 2, 2, 0.5),), workers=0)
 
     def go_on(deadline):
         train_own(replace(recipe, deadline=deadline), folder, START, runs, target)

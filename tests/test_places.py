@@ -11,6 +11,7 @@ from diffseg.pocket import CLASSES, TUNING_SEED, scene
 from diffseg.pocket.training import places
 from diffseg.pocket.training.latents import Latents
 from diffseg.pocket.training.loop import write_weights
+from diffseg.pocket.training.place_net import PLACES_FILE, load_place_net, places_in, store_places, train_place_net
 from diffseg.pocket.training.places import (
     NOUNS_FILE,
     THING_SHARE,
@@ -164,3 +165,34 @@ def test_captions_are_enough_to_find_what_is_where(tmp_path):
     assert (found.argmax(1).numpy() == unseen.labels[96:]).mean() > 0.85  # 0.75: nothing but stuff
     again = train_noun_net(drawn, tmp_path, steps=60, batch=16, seed=1)  # nothing is left to do
     torch.testing.assert_close(again.state_dict(), net.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_pupil_makes_fewer_accidental_mistakes_than_its_teacher(tmp_path):
+    """The answers are wrong, at random, for a fifth of all positions."""
+    drawn, rng = banded(96), np.random.default_rng(3)
+    named = table_of_nouns(drawn.captions)
+    answers = np.zeros((96, len(CLASSES), 32, 32), np.float16)
+    for answer, row, labels in zip(answers, named, drawn.labels, strict=True):
+        first, second = row.nonzero().flatten().tolist()
+        answer[first] = (labels == first) ^ (rng.random((32, 32)) < 0.2)
+        answer[second] = 1 - answer[first]
+    net = train_place_net(drawn, answers, tmp_path, steps=40, batch=8)
+    unseen = banded(108)
+    latents = torch.from_numpy(unseen.values[96:].astype(np.float32))
+    found = places_in(net, latents, table_of_nouns(unseen.captions[96:]))
+    assert (found.argmax(1).numpy() == unseen.labels[96:]).mean() > 0.88  # 0.80 of the answers are right
+    write_weights(tmp_path / PLACES_FILE, net)
+    kept = places_in(load_place_net(tmp_path / PLACES_FILE), latents, table_of_nouns(unseen.captions[96:]))
+    torch.testing.assert_close(kept, found, atol=0.02, rtol=0)
+
+
+def test_answers_are_computed_once(tmp_path):
+    net, drawn = NounNet(torch.full((27,), 0.2)).eval(), banded(3)
+    answers = store_places(drawn, net, tmp_path)
+    latents = torch.from_numpy(drawn.values.astype(np.float32))
+    wanted = find_places(net, latents, table_of_nouns(drawn.captions))
+    torch.testing.assert_close(torch.from_numpy(answers.astype(np.float32)), wanted, atol=1e-3, rtol=0)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    np.testing.assert_array_equal(store_places(drawn, net, tmp_path), answers)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

@@ -36,6 +36,7 @@ from diffseg.pocket.training.dino import (
 )
 from diffseg.pocket.training.latents import encode_scenes
 from diffseg.pocket.training.pictures import Pictures, draw_scenes
+from diffseg.pocket.training.place_net import PLACES_FILE
 from diffseg.pocket.training.places import NOUNS_FILE
 from diffseg.pocket.training.recipes import (
     Recipe,
@@ -263,7 +264,7 @@ def test_latents_of_another_autoencoder_are_not_mistaken(tmp_path):
 def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     """The whole recipe, some steps of each stage: a folder for DiffSeg and for stock Stable Diffusion."""
     recipe = Recipe(
-        vae_steps=2, vae_batch=4, nouns=Stage(128, 8, 10, 4),
+        vae_steps=2, vae_batch=4, nouns=Stage(128, 8, 10, 4), place_steps=10,
         unet=(Stage(128, 8, 2, 2), Stage(512, 4, 1, 1)),
         tuning_scenes=1, captions=50, workers=0,
     )  # fmt: skip
@@ -276,21 +277,31 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     drawn = text_to_image("a dog on the grass", num_inference_steps=2, height=64, width=64).images[0]
     assert drawn.size == (64, 64)
     stages = pd.read_csv(tmp_path / "model" / "training.csv").stage
-    assert set(stages) == {"nouns"}  # of its ten steps; the others are too few for a line
+    assert set(stages) == {"nouns", "places"}  # of ten steps each; the others are too few for a line
     torch.testing.assert_close(segmented.attention.sum((2, 3)), torch.ones(64, 64))
     for stage, step in (("unet-128", 2), ("unet-512", 1)):
         assert list(loop.find_snapshots(tmp_path / "runs" / stage)) == [step]
 
 
-def test_autoencoder_and_network_of_nouns_can_be_those_of_another_model(tmp_path):
-    recipe = Recipe(nouns=Stage(128, 8, 10, 4), unet=(Stage(128, 8, 10, 2),), tuning_scenes=1, captions=50, workers=0)
-    start, target = data_dir() / "models" / "pocket-sd", tmp_path / "model"
+def test_autoencoder_and_teachers_can_be_those_of_another_model(tmp_path):
+    recipe = Recipe(
+        nouns=Stage(128, 8, 10, 4),
+        place_steps=10,
+        unet=(Stage(128, 8, 10, 2),),
+        tuning_scenes=1,
+        captions=50,
+        workers=0,
+    )
+    start, target, again = data_dir() / "models" / "pocket-sd", tmp_path / "model", tmp_path / "again"
     train_pocket_sd(recipe, tmp_path / "runs", target, start=start)
     for file in ("vae/diffusion_pytorch_model.safetensors", NOUNS_FILE):
         one, other = (safetensors.torch.load_file(folder / file) for folder in (start, target))
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert set(pd.read_csv(target / "training.csv").stage) == {"unet-128"}
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"latents", "unet-128"}
+    train_pocket_sd(recipe, tmp_path / "more", again, start=target)
+    one, other = (safetensors.torch.load_file(folder / PLACES_FILE) for folder in (target, again))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert set(pd.read_csv(again / "training.csv").stage) == {"unet-128"}
+    assert {path.name for path in (tmp_path / "more").iterdir()} == {"latents", "unet-128"}
 
 
 def test_recipe_gives_a_captioner_that_transformers_loads(tmp_path):

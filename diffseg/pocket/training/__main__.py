@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--from", type=Path, metavar="MODEL", dest="start",
         help="of `own`: the model to go on from, by default the embedded pocket-sd; of `all` and `restart`: the model "
-        "whose autoencoder and network of nouns are taken as they are, by default none",
+        "whose autoencoder, network of nouns and network of places are taken as they are, by default none",
     )  # fmt: skip
     measured = parser.add_argument_group("behaviour")
     measured.add_argument("--rows", nargs="+", choices=GROUPS, help="parts of the table; without it, all of them")

@@ -76,8 +76,13 @@ def averaging_decay(step: int, plan: Plan) -> float:
 
 
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """Exponential moving average: move averaged weights towards a model's current ones, in place."""
+    """Exponential moving average: move averaged weights towards a model's current ones, in place.
+
+    What is no weight, such as the statistics of batch normalisation, is taken over as it is.
+    """
     get_ema_multi_avg_fn(decay)(list(ema.parameters()), list(model.parameters()), None)
+    for averaged, current in zip(ema.buffers(), model.buffers(), strict=True):
+        averaged.copy_(current)
 
 
 def train(

@@ -57,7 +57,7 @@ class Conversion:
         [UInt8[np.ndarray, "n size size 3"], UInt8[np.ndarray, "n size size"]], tuple[np.ndarray, np.ndarray]
     ]  # images, labels -> inputs of a model, labels on the grid of the inputs
     inputs: tuple[int, ...]  # shape of one scene's
-    labels: tuple[int, int]
+    labels: tuple[int, ...]
     dtype: type  # of the inputs; labels are uint8
 
 

@@ -139,10 +139,7 @@ def train_noun_net(
 
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.01)
     plan = Plan(steps, warmup=steps // 4, cooldown=0.75, ema=0.99, seed=seed, deadline=deadline)
-    averaged = train(net, [optimizer], loss, plan, folder)
-    for own, trained in zip(averaged.buffers(), net.buffers(), strict=True):  # statistics are not averaged
-        own.copy_(trained)
-    return averaged
+    return train(net, [optimizer], loss, plan, folder)
 
 
 def load_noun_net(file: Path) -> NounNet:

@@ -29,6 +29,7 @@ from .latents import Latents, encode_pictures, encode_scenes
 from .loop import write_weights
 from .own import OwnPictures, read_collection
 from .pictures import draw_scenes
+from .place_net import PLACES_FILE, PlaceNet, load_place_net, store_places, train_place_net
 from .places import NOUNS_FILE, NounNet, load_noun_net, train_noun_net
 from .text import build_text_encoder, build_tokenizer
 from .unet import Denoiser, Lessons, build_scheduler, build_unet, train_unet
@@ -63,6 +64,7 @@ class Recipe:
     vae_steps: int = 600
     vae_batch: int = 16
     nouns: Stage = Stage(256, 12000, 8000, 32)  # at least as many scenes as any stage of the UNet
+    place_steps: int = 1500  # on the same scenes, in batches of the same size
     unet: tuple[Stage, ...] = (Stage(256, 12000, 8000, 8), Stage(512, 4000, 1000, 4, 0.5))
     blip_scenes: int = 16000
     blip_steps: int = 2500
@@ -83,12 +85,38 @@ class Recipe:
             blip_steps=round(self.blip_steps * factor),
             unet=tuple(stage.longer(factor) for stage in self.unet),
             nouns=self.nouns.longer(factor),
+            place_steps=round(self.place_steps * factor),
             dino=tuple(stage.longer(factor) for stage in self.dino),
         )
 
 
 #: For one's own pictures: shorter, since the weights are there, and with slower steps, which keep what they know.
-OWN = Recipe(nouns=Stage(256, 12000, 2000, 32), unet=(Stage(256, 12000, 1500, 8, 0.5), Stage(512, 4000, 300, 4, 0.5)))
+OWN = Recipe(
+    nouns=Stage(256, 12000, 2000, 32),
+    place_steps=500,
+    unet=(Stage(256, 12000, 1500, 8, 0.5), Stage(512, 4000, 300, 4, 0.5)),
+)
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """The networks that say where the nouns of a caption belong; None: to be trained."""
+
+    nouns: NounNet | None = None
+    places: PlaceNet | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> "Teachers":
+        """Those that a model's folder holds."""
+        nouns, places = folder / NOUNS_FILE, folder / PLACES_FILE
+        return cls(
+            load_noun_net(nouns) if nouns.exists() else None, load_place_net(places) if places.exists() else None
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the networks, both of which must be there, into a model's folder."""
+        write_weights(folder / NOUNS_FILE, self.nouns)
+        write_weights(folder / PLACES_FILE, self.places)
 
 
 def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu", start: Path | None = None) -> None:
@@ -100,8 +128,8 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
         target: the model's folder; receives the weights, `diffseg.json` with the threshold, `tuning.csv`
             and `training.csv`.
         device: where to train.
-        start: the folder of a model whose autoencoder and network of nouns are taken as they are; None: they are
-            trained, too.
+        start: the folder of a model whose autoencoder and teachers are taken as they are, as far as it has them; None:
+            they are trained, too.
 
     Raises:
         OutOfTime: after the recipe's deadline, as do all recipes.
@@ -120,11 +148,11 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
             rich=recipe.rich,
         )  # fmt: skip
 
-    nouns = None if start is None else load_noun_net(start / NOUNS_FILE)
-    nouns, logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device, nouns)
+    teachers = Teachers() if start is None else Teachers.load(start)
+    teachers, logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device, teachers)
     if start is None:
         logs = pd.concat([_log(runs, "vae"), logs])
-    _save(pipe, nouns, logs, target, captioner="../pocket-blip")
+    _save(pipe, teachers, logs, target, captioner="../pocket-blip")
     tune(target, recipe.tuning_scenes, recipe.rich)
 
 
@@ -168,8 +196,8 @@ def train_own(recipe: Recipe, folder: Path, start: Path, runs: Path, target: Pat
         return encode_pictures(pipe.vae, chosen, runs / "latents", recipe.workers, recipe.deadline)
 
     torch.manual_seed(0)
-    nouns, logs = _train_unet_in_stages(pipe, encode, pictures.vocabulary, recipe, own_runs, device)
-    _save(pipe, nouns, logs, target)
+    teachers, logs = _train_unet_in_stages(pipe, encode, pictures.vocabulary, recipe, own_runs, device, Teachers())
+    _save(pipe, teachers, logs, target)
 
 
 def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -223,30 +251,47 @@ def _train_unet_in_stages(
     recipe: Recipe,
     runs: Path,
     device: str,
-    nouns: NounNet | None = None,
-) -> tuple[NounNet, pd.DataFrame]:
+    teachers: Teachers,
+) -> tuple[Teachers, pd.DataFrame]:
     """Train the pipeline's UNet and text encoder, in place, on one size of picture after the other.
 
     Returns:
-        The network that knows where nouns belong, and the logs.
+        The teachers, with those that were missing, and the logs.
     """
     small = encode(recipe.nouns)
-    stages = [f"unet-{stage.size}" for stage in recipe.unet]
-    if nouns is None:
+    teachers, stages = _complete(teachers, small, vocabulary, recipe, runs, device)
+    for stage in recipe.unet:
+        lessons = Lessons(encode(stage), small, teachers.places, pipe.tokenizer, vocabulary)
+        denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
+        stages.append(f"unet-{stage.size}")
+        denoiser = train_unet(
+            denoiser, lessons, runs / stages[-1], stage.steps, stage.batch, stage.lr_scale, device,
+            seed=stage.size, deadline=recipe.deadline,
+        )  # fmt: skip
+        pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
+    return teachers, pd.concat([_log(runs, stage) for stage in stages])
+
+
+def _complete(
+    teachers: Teachers, small: Latents, vocabulary: Vocabulary, recipe: Recipe, runs: Path, device: str
+) -> tuple[Teachers, list[str]]:
+    """Train the teachers that are missing: all of them, and the names of the stages in which they were trained."""
+    stages = []
+    if teachers.nouns is None:
         nouns = train_noun_net(
             small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline,
             vocabulary=vocabulary,
         )  # fmt: skip
-        stages.insert(0, "nouns")
-    for stage in recipe.unet:
-        lessons = Lessons(encode(stage), small, nouns, pipe.tokenizer, vocabulary)
-        denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
-        denoiser = train_unet(
-            denoiser, lessons, runs / f"unet-{stage.size}", stage.steps, stage.batch, stage.lr_scale, device,
-            seed=stage.size, deadline=recipe.deadline,
-        )  # fmt: skip
-        pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
-    return nouns, pd.concat([_log(runs, stage) for stage in stages])
+        teachers = Teachers(nouns)  # a network of places is a pupil of the nouns it was trained with
+        stages.append("nouns")
+    if teachers.places is None:
+        answers = store_places(small, teachers.nouns.to(device), runs / "places", recipe.deadline, vocabulary)
+        places = train_place_net(
+            small, answers, runs / "places", recipe.place_steps, recipe.nouns.batch, device, deadline=recipe.deadline
+        )
+        teachers = replace(teachers, places=places)
+        stages.append("places")
+    return teachers, stages
 
 
 def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
@@ -254,14 +299,14 @@ def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:
 
 
 def _save(
-    pipe: DiffSegPipeline, nouns: NounNet, logs: pd.DataFrame, target: Path, captioner: str | None = None
+    pipe: DiffSegPipeline, teachers: Teachers, logs: pd.DataFrame, target: Path, captioner: str | None = None
 ) -> None:
     # Half the size on disk. transformers, unlike diffusers, would also load half precision as such: text stays.
     pipe.to("cpu")
     pipe.unet.half()
     pipe.vae.half()
     pipe.save_pretrained(target)
-    write_weights(target / NOUNS_FILE, nouns)
+    teachers.save(target)
     write_settings(target, Settings(pipe.threshold, captioner))
     _declare_stable_diffusion(target)
     logs.to_csv(target / "training.csv", index=False)

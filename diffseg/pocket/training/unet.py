@@ -19,7 +19,8 @@ from ...models.devices import half_precision
 from .latents import Latents
 from .loop import Plan, doublings, muon_and_adamw, train
 from .non_local_means import NOUN_WIDTH, Attentions, meanings, noise_levels, non_local_means_loss, values_of
-from .places import NounNet, find_places, table_of_nouns
+from .place_net import PlaceNet, places_in
+from .places import table_of_nouns
 from .vocabulary import POCKET_WORLD, Vocabulary
 from .words import Prompt, choose_prompt, classes_of_tokens, words_loss
 
@@ -149,15 +150,15 @@ class Lessons:
 
     Attributes:
         latents: of the scenes, with captions.
-        small: of the same scenes, at the size that `nouns` was trained on; there may be more of them.
-        nouns: says which noun belongs where.
+        small: of the same scenes, at the size that `net` was trained on; there may be more of them.
+        net: says which noun belongs where.
         tokenizer: of the text encoder.
         vocabulary: the nouns; each caption holds one of them.
     """
 
     latents: Latents
     small: Latents
-    nouns: NounNet
+    net: PlaceNet
     tokenizer: CLIPTokenizer
     vocabulary: Vocabulary = POCKET_WORLD
 
@@ -178,7 +179,7 @@ class Lessons:
         captions = [self.latents.captions[index] for index in chosen]
         prompts = [choose_prompt(caption, self.tokenizer, rng, self.vocabulary) for caption in captions]
         named = self.named[torch.from_numpy(chosen)].to(device)
-        places = find_places(self.nouns, small, named, self.vocabulary)
+        places = places_in(self.net, small, named, self.vocabulary)
         return Batch(clean, noise, timesteps, prompts, places)
 
 
@@ -249,7 +250,7 @@ def train_unet(
         OutOfTime: see `train`.
     """
     scheduler = build_scheduler()
-    lessons.nouns.to(device)
+    lessons.net.to(device)
 
     def loss(model: ProbedDenoiser, rng: np.random.Generator, step: int) -> Tensor:
         drawn = lessons.draw(rng, batch, torch.device(device))

@@ -87,7 +87,7 @@ def words_loss(
     Args:
         layers: of cross-attention; the mean over the heads of each is asked, so that heads may differ.
         classes: see `classes_of_tokens`; of prompts that are not empty.
-        places: see `find_places`.
+        places: see `places_in`.
         rng: of the positions that are asked.
     """
     queries, losses = {}, []
