@@ -22,8 +22,12 @@ from torch.utils.data import Dataset
 from .latents import Latents
 from .loop import Plan, train
 from .pictures import Conversion, store_scenes
-from .places import NounNet, find_places, share_out, table_of_nouns
+from .places import NounNet, find_places, share_out, sharpen, table_of_nouns
 from .vocabulary import POCKET_WORLD, Vocabulary
+
+#: How far the nouns of a caption are led to their shares of the picture, see `share_out`: without it (0) 0.65 of the
+#: positions of things are right on 32 tuning scenes, 0.90 of all; with 0.5 it is 0.80 and 0.91, with 1 0.89 and 0.84.
+SHARED = 0.5
 
 #: The file beside a model's parts that holds the network.
 PLACES_FILE = "places.safetensors"
@@ -79,7 +83,7 @@ def places_in(
         named: see `table_of_nouns`; each caption holds a noun.
         vocabulary: the nouns.
     """
-    return share_out(net(latents).log_softmax(dim=1), named, vocabulary)
+    return sharpen(share_out(net(latents).log_softmax(dim=1), named, vocabulary, SHARED))
 
 
 class _Stored(Dataset):

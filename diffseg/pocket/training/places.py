@@ -172,14 +172,22 @@ def share_out(
     rise: Float[Tensor, "n classes side side"],
     named: Bool[Tensor, "n classes"],
     vocabulary: Vocabulary = POCKET_WORLD,
+    part: float = 1.0,
 ) -> Float[Tensor, "n classes side side"]:
-    """The probability of each noun of a caption at each position, with the shares of `expected_shares` on the whole."""
+    """The probability of each noun of a caption at each position, with the shares of `expected_shares` on the whole;
+    with only a part of the factors that give it so much, on the way to them."""
     scores = rise.masked_fill(~named[:, :, None, None], -math.inf)
     wanted, bias = expected_shares(named, vocabulary), torch.zeros_like(rise[:, :, 0, 0])
     for _ in range(CORRECTIONS):
         given = (scores + bias[:, :, None, None]).softmax(dim=1).mean(dim=(2, 3))
         bias = bias + torch.where(named, wanted.log() - given.clamp_min(1e-6).log(), 0)
-    return (scores + bias[:, :, None, None]).softmax(dim=1)
+    return (scores + part * bias[:, :, None, None]).softmax(dim=1)
+
+
+def sharpen(probability: Float[Tensor, "n classes side side"]) -> Float[Tensor, "n classes side side"]:
+    """The power `SHARPNESS` of probabilities, of sum 1 again."""
+    powers = probability.pow(SHARPNESS)
+    return powers / powers.sum(dim=1, keepdim=True)
 
 
 def walk(
@@ -218,5 +226,4 @@ def find_places(
         vocabulary: the nouns.
     """
     rise = F.interpolate(net.rise(latents), size=latents.shape[-2:], mode="bilinear")
-    found = walk(share_out(rise, named, vocabulary), latents / latents.std()).pow(SHARPNESS)
-    return found / found.sum(dim=1, keepdim=True)
+    return sharpen(walk(share_out(rise, named, vocabulary), latents / latents.std()))
