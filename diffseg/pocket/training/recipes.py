@@ -63,9 +63,9 @@ class Recipe:
 
     vae_steps: int = 600
     vae_batch: int = 16
-    nouns: Stage = Stage(256, 12000, 8000, 32)  # at least as many scenes as any stage of the UNet
-    place_steps: int = 1500  # on the same scenes, in batches of the same size
-    unet: tuple[Stage, ...] = (Stage(256, 12000, 8000, 8), Stage(512, 4000, 1000, 4, 0.5))
+    nouns: Stage = Stage(256, 8000, 5000, 32)  # at least as many scenes as any stage of the UNet
+    place_steps: int = 800  # on the same scenes, in batches of the same size
+    unet: tuple[Stage, ...] = (Stage(256, 8000, 1200, 8), Stage(512, 500, 150, 4, 0.5))
     blip_scenes: int = 16000
     blip_steps: int = 2500
     blip_batch: int = 32
