@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from helpers_models import tiny_components
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from diffseg.widgets.lessons import (
     masks,
     merging,
     naming,
+    painting,
     scoring,
     segmenting,
     shared,
@@ -587,6 +589,63 @@ def test_ideas_are_turned_together(pipe, image):
     assert f"accuracy {accuracy:.0%}, mIoU {miou:.2f}. The paper's" in panel.canvas.alt
     with pytest.raises(ValueError, match="truth is 8x8"):
         widgets.after_the_paper(pipe, image, np.zeros((8, 8), int))
+
+
+# ---- painting -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def painters(tmp_path_factory):
+    """What paints, and what segments, of the same tiny model; it reads captions of some words."""
+    parts = tiny_components(tmp_path_factory.mktemp("painter"), tokens=24)
+    pipe = DiffSegPipeline(**parts, threshold=1e-3)
+    painter = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    painter.scheduler = DDIMScheduler.from_config(painter.scheduler.config)
+    painter.set_progress_bar_config(disable=True)
+    return painter, pipe
+
+
+def test_a_painting_depends_on_caption_strength_and_seed(painters):
+    painter, seen = painters[0], []
+    first = painting.paint(painter, "a dog", steps=8, show=lambda done, picture: seen.append((done, picture)))
+    assert [done for done, _ in seen] == [3, 6] and all(picture.size == first.size for _, picture in seen)
+    assert first.size == (SIDE, SIDE) and np.array(seen[-1][1]).std() > 0
+    assert painting.paint(painter, "a dog", steps=8) == first
+    others = ({"caption": "a cat"}, {"strength": 8.0}, {"seed": 1})
+    assert all(painting.paint(painter, **{"caption": "a dog", "steps": 8} | other) != first for other in others)
+    generator = torch.Generator().manual_seed(0)
+    (expected,) = painter("a dog", guidance_scale=4.0, num_inference_steps=8, generator=generator).images
+    assert first == expected
+    assert painting.paint(painter, "a dog", steps=2, size=32).size == (32, 32)
+
+
+def test_a_caption_is_painted_segmented_and_named(painters):
+    painter, pipe = painters
+    first = painting.paint(painter, "a dog", steps=2)
+    panel = widgets.painted_caption(painter, pipe, pipe(first), "a dog", steps=4)
+    assert healthy(panel) and "“a dog”" in panel.canvas.alt and "dog 100%" in panel.canvas.alt
+    panel.text.value, panel.strength.value, panel.seed.value = "a cat on grass", 8.0, 5
+    with Changes((panel.painting, "picture"), (panel.masks, "picture"), (panel.said, "value")) as changes:
+        panel.button.click()
+    assert changes.found == [True] * 3 and panel.painting.message == ""
+    assert "“a cat on grass”, guidance 8, seed 5" in panel.canvas.alt
+    painted = painting.paint(painter, "a cat on grass", 8.0, 5, steps=4)
+    named = naming.name_masks_with(pipe, pipe(painted), ["cat", "grass"])
+    assert naming.describe_names(named) in panel.canvas.alt
+    np.testing.assert_array_equal(opened(panel.masks.overlay), naming.draw_names(named))
+
+
+def test_a_caption_without_a_noun_is_refused_before_anything_is_painted(painters):
+    painter, pipe = painters
+    panel = widgets.painted_caption(painter, pipe, pipe(painting.paint(painter, "a dog", steps=2)), "a dog", steps=2)
+    before, panel.text.value = panel.painting.picture, "very slowly"
+    panel.button.click()
+    assert "has no noun" in panel.painting.message and panel.painting.picture == before
+    panel.text.value = "a cat"
+    panel.button.click()
+    assert panel.painting.message == "" and "“a cat”" in panel.canvas.alt
 
 
 # ---- other shapes ---------------------------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ def test_values_colour_the_boxes(unet):
     colours = {patch.get_facecolor() for patch in figure.axes[0].patches}
     assert len(colours) == 17  # 16 and the convolutions' grey
     assert figure.axes[1].get_ylabel() == "rank"
+    assert {f"{number}.0" for number in range(16)} <= set(texts(figure))
 
 
 def test_values_of_another_number(unet):

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from diffseg.datasets import COCO_STUFF_27
-from diffseg.figures.tables import show_classes, show_differences, show_groups, show_matching
+from diffseg.figures.tables import show_classes, show_differences, show_matching
 
 OVERLAP = np.array([[4, 1, 0], [0, 0, 0], [0, 2, 3]])
 NAMES = ("sky", "car", "road")
@@ -61,14 +60,3 @@ def test_classes_are_sorted_and_those_that_never_occurred_left_out():
     assert [bar.get_height() for bar in below.patches] == pytest.approx([30, 70])
     with pytest.raises(ValueError, match="NaN in all classes"):
         show_classes(iou * np.nan, share)
-
-
-def test_groups():
-    figure = show_groups(COCO_STUFF_27, 182)
-    assert texts(figure.axes[0]) == [str(number) for number in range(182)]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.texts] == list(COCO_STUFF_27)
-    cells = figure.axes[0].images[0].get_array().reshape(-1, 3)
-    assert (cells[1] == cells[8]).all() and not (cells[0] == cells[1]).all()
-    with pytest.raises(ValueError, match="a holds 0 to 5; expected 0 to 4"):
-        show_groups({"a": (0, 5)}, 5)

@@ -7,13 +7,15 @@ from ._aggregating import layer_weights, map_at, tile, upsample_map
 from ._clustering import constant_k, lloyd_step, patch_attention
 from ._exercise import Case, Check, Mistake, NotYet
 from ._heads import head_divergence, jensen_shannon, kl
-from ._hooking import attention_bytes, attention_probabilities, mean_of_heads, received_attention
+from ._hooking import largest_side, mean_of_heads, noised
 from ._improving import cut_cost, drop_sinks, effective_size
 from ._limiting import fitted_exponent, grown_iou, side_by_side
-from ._masks import binary_masks, count_pieces, relabel, suppress
+from ._making import guided, head_error, snr_weights
+from ._masks import count_pieces, relabel, suppress
 from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
 from ._naming import most_voted, name_masks, sum_and_normalise, tokens_of
 from ._scoring import best_accuracy, mean_iou, pooled_iou, shared_pixels
+from ._segmenting import agreement, lazy_scores, mix_values
 from ._tuning import choose_threshold, paired_error, sweep_once
 
 __all__ = [
@@ -21,10 +23,8 @@ __all__ = [
     "Check",
     "Mistake",
     "NotYet",
-    "attention_bytes",
-    "attention_probabilities",
+    "agreement",
     "best_accuracy",
-    "binary_masks",
     "choose_threshold",
     "constant_k",
     "count_pieces",
@@ -33,25 +33,31 @@ __all__ = [
     "effective_size",
     "fitted_exponent",
     "grown_iou",
+    "guided",
     "head_divergence",
+    "head_error",
     "jensen_shannon",
     "kl",
+    "largest_side",
     "layer_weights",
+    "lazy_scores",
     "linked_groups",
     "lloyd_step",
     "map_at",
     "mean_iou",
     "mean_of_heads",
     "merge_by_size",
+    "mix_values",
     "most_voted",
     "name_masks",
+    "noised",
     "paired_error",
     "patch_attention",
     "pooled_iou",
-    "received_attention",
     "relabel",
     "shared_pixels",
     "side_by_side",
+    "snr_weights",
     "sum_and_normalise",
     "suppress",
     "sweep_once",

@@ -1,92 +1,74 @@
-"""Checks of notebook 01: attention by hand, the attention that positions receive, heads one at a time, memory."""
-
-from collections.abc import Sequence
+"""Checks of notebook 01: noise added to a latent, heads one at a time, and how large a layer fits into memory."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._exercise import Case, Check, Mistake, distributions
+from ._exercise import Case, Check, Mistake
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-# ---- attention_probabilities ----------------------------------------------------------------------------------------
+# ---- noised ---------------------------------------------------------------------------------------------------------
+
+Latent = Float[Tensor, "*shape"]
+Betas = Float[Tensor, " steps"]
 
 
-def _softmax_of(
-    query: Float[Tensor, "n d"], key: Float[Tensor, "m d"], scale: float, dim: int = 1
-) -> Float[Tensor, "n m"]:
-    return (query @ key.T * scale).softmax(dim=dim)
+def _kept(betas: Betas, t: int) -> Float[Tensor, ""]:
+    """The product of the formula."""
+    return (1 - betas[: t + 1]).prod()
 
 
-def _probabilities(query: Float[Tensor, "n d"], key: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    return _softmax_of(query, key, query.shape[1] ** -0.5)
+def _mixed(latent: Latent, noise: Latent, kept: Float[Tensor, ""]) -> Latent:
+    return kept.sqrt() * latent + (1 - kept).sqrt() * noise
 
 
-attention_probabilities = Check(
-    "attention_probabilities",
-    _probabilities,
+def _noised(latent: Latent, noise: Latent, betas: Betas, t: int) -> Latent:
+    return _mixed(latent, noise, _kept(betas, t))
+
+
+_THREE = torch.tensor([0.1, 0.2, 0.3])
+
+noised = Check(
+    "noised",
+    _noised,
     cases=[
+        Case("two numbers, step 1 of three", (torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 0.5]), _THREE, 1)),
+        Case("the first step, t = 0", (torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 0.5]), _THREE, 0)),
         Case(
-            "two queries and three keys of length 4",
-            (torch.tensor([[2.0, 0, 0, 0], [0, 2.0, 0, 1]]), torch.eye(4)[:3] * 3),
+            "a latent of 4 x 8 x 8, step 300 of 1000",
+            (_normal(1, 4, 8, 8), _normal(1, 4, 8, 8, seed=1), torch.linspace(0.00085, 0.012, 1000), 300),
         ),
-        Case("5 queries and 7 keys of length 9", (_normal(5, 9), _normal(7, 9, seed=1))),
-        Case("a single key, which gets everything", (_normal(3, 2), _normal(1, 2, seed=1))),
-        Case("products as large as 1000: exp of that is infinite", (30 * _normal(4, 8), 30 * _normal(4, 8, seed=1))),
     ],
     mistakes=[
-        Mistake("Did you forget to divide by the square root of d?", lambda q, k: _softmax_of(q, k, 1.0)),
-        Mistake("Is that divided by d? It is its square root.", lambda q, k: _softmax_of(q, k, 1 / q.shape[1])),
         Mistake(
-            "The columns sum to 1 instead of the rows: the softmax is over the keys.",
-            lambda q, k: _softmax_of(q, k, q.shape[1] ** -0.5, dim=0),
+            "Did you forget the square roots? Without them the result has too little variance.",
+            lambda z, e, betas, t: _kept(betas, t) * z + (1 - _kept(betas, t)) * e,
         ),
         Mistake(
-            "These are the products. What makes them positive, and lets each row sum to 1?",
-            lambda q, k: q @ k.T * q.shape[1] ** -0.5,
+            "The product includes step t itself: betas[: t + 1].",
+            lambda z, e, betas, t: _mixed(z, e, (1 - betas[:t]).prod()),
         ),
         Mistake(
-            "exp overflowed. Subtract the largest product of each row first, or use torch.softmax, which does.",
-            lambda q, k: (scores := (q @ k.T * q.shape[1] ** -0.5).exp()) / scores.sum(dim=1, keepdim=True),
+            "That is the noise of step t alone. All steps up to t have left their share: a product.",
+            lambda z, e, betas, t: _mixed(z, e, 1 - betas[t]),
         ),
-    ],
-)
-
-# ---- received_attention ---------------------------------------------------------------------------------------------
-
-
-def _received(probs: Float[Tensor, "queries keys"]) -> Float[Tensor, " keys"]:
-    return probs.mean(dim=0) * probs.shape[1]
-
-
-received_attention = Check(
-    "received_attention",
-    _received,
-    cases=[
-        Case(
-            "three positions that all attend most to the first",
-            (torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0.4, 0.3, 0.3]]),),
-        ),
-        Case("16 positions", (distributions(16, 16),)),
-        Case("even attention", (torch.full((4, 4), 0.25),)),
-        Case("6 queries and 3 keys", (distributions(6, 3),)),
-    ],
-    mistakes=[
-        Mistake("Is that the sum over the keys? It is 1 for every query.", lambda p: p.sum(dim=1)),
+        Mistake("Latent and noise have changed places.", lambda z, e, betas, t: _noised(e, z, betas, t)),
         Mistake(
-            "That is the share of all attention. Even attention should give 1.",
-            lambda p: p.mean(dim=0),
+            "The product is one of 1 - beta, what each step keeps, not of beta, what it replaces.",
+            lambda z, e, betas, t: _mixed(z, e, betas[: t + 1].prod()),
         ),
-        Mistake("Even attention should give 1, whatever the number of queries is.", lambda p: p.sum(dim=0)),
-        Mistake("That is the largest share. All queries count.", lambda p: p.amax(dim=0) * p.shape[1]),
     ],
 )
 
 # ---- mean_of_heads --------------------------------------------------------------------------------------------------
+
+
+def _probabilities(query: Float[Tensor, "n d"], key: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    return (query @ key.T * query.shape[1] ** -0.5).softmax(dim=1)
 
 
 def _mean_of_heads(query: Float[Tensor, "heads n d"], key: Float[Tensor, "heads m d"]) -> Float[Tensor, "n m"]:
@@ -121,29 +103,38 @@ mean_of_heads = Check(
     ],
 )
 
-# ---- attention_bytes ------------------------------------------------------------------------------------------------
+# ---- largest_side ---------------------------------------------------------------------------------------------------
 
 
-def _numbers(sides: Sequence[int], heads: int) -> int:
-    return sum(heads * side**4 for side in sides)
+def _fits(memory: int, heads: int, bytes_each: int = 4, power: int = 4) -> int:
+    """The largest side with bytes_each * heads * side ** power bytes or less."""
+    side = int((memory / (bytes_each * heads)) ** (1 / power))
+    return max(n for n in (side - 1, side, side + 1) if n <= 0 or bytes_each * heads * n**power <= memory)
 
 
-attention_bytes = Check(
-    "attention_bytes",
-    lambda sides, heads: 4 * _numbers(sides, heads),
+def _rounded_up(memory: int, heads: int) -> int:
+    side = _fits(memory, heads)
+    return side + (4 * heads * side**4 < memory)
+
+
+largest_side = Check(
+    "largest_side",
+    _fits,
     cases=[
-        Case("one layer of 3x3 positions with 1 head", ([3], 1)),
-        Case("two layers, 8x8 and 4x4, with 2 heads", ([8, 4], 2)),
-        Case("no layers", ([], 8)),
-        Case("the five layers of 64x64 of Stable Diffusion v1", ([64] * 5, 8)),
+        Case("8 heads and exactly the memory of 64 x 64 positions", (4 * 8 * 64**4, 8)),
+        Case("the same with one byte less", (4 * 8 * 64**4 - 1, 8)),
+        Case("2 heads and 1 MB", (1_000_000, 2)),
+        Case("24 GB and 8 heads", (24_000_000_000, 8)),
+        Case("memory for a single number", (4, 1)),
     ],
     mistakes=[
-        Mistake("A number in float32 takes 4 bytes.", _numbers),
-        Mistake("Did you count the heads?", lambda sides, heads: 4 * _numbers(sides, 1)),
         Mistake(
-            "A layer of side s has s * s queries, and each of them has a map over s * s keys.",
-            lambda sides, heads: sum(4 * heads * side**2 for side in sides),
+            "A side of s means s * s queries, and each of them has a map over s * s keys: the fourth power.",
+            lambda memory, heads: _fits(memory, heads, power=2),
         ),
-        Mistake("Is that in bits? A byte has 8 of them.", lambda sides, heads: 32 * _numbers(sides, heads)),
+        Mistake("A number in float32 takes 4 bytes.", lambda memory, heads: _fits(memory, heads, bytes_each=1)),
+        Mistake("Did you count the heads?", lambda memory, heads: _fits(memory, 1)),
+        Mistake("Is that in bits? A byte has 8 of them.", lambda memory, heads: _fits(memory, heads, bytes_each=32)),
+        Mistake("Rounded up, it does not fit: the next whole number below.", _rounded_up),
     ],
 )

@@ -1,4 +1,4 @@
-"""Checks of notebook 05: upsampling and argmax, masks, numbers without gaps, connected pieces."""
+"""Checks of notebook 05: numbers without gaps, connected pieces, upsampling and argmax."""
 
 from collections.abc import Callable
 
@@ -12,38 +12,7 @@ from diffseg import masks
 
 from ._exercise import Case, Check, Mistake, distributions
 
-# ---- binary_masks ---------------------------------------------------------------------------------------------------
-
 _GAPS = torch.tensor([[4, 4, 1], [4, 1, 1], [6, 6, 6]])
-
-
-def _masks_of(ids: Callable[[Tensor], Tensor]) -> Callable:
-    """A function that makes one mask for each of ids(labels)."""
-
-    def one_each(labels: Int[Tensor, "h w"]) -> Bool[Tensor, "_ h w"]:
-        return labels == ids(labels)[:, None, None]
-
-    return one_each
-
-
-binary_masks = Check(
-    "binary_masks",
-    masks.binary_masks,
-    cases=[
-        Case("three labels", (torch.tensor([[0, 0, 1], [2, 0, 1]]),)),
-        Case("one label everywhere", (torch.zeros(2, 2, dtype=torch.int64),)),
-        Case("labels with gaps: an id that no pixel has gets an empty mask", (_GAPS,)),
-    ],
-    mistakes=[
-        Mistake("Where is the mask of label 0? It is a segment like any other.", _masks_of(lambda x: x.unique()[1:])),
-        Mistake("There is one mask for each id from 0 to the largest, seen or not.", _masks_of(torch.unique)),
-        Mistake("Is the last id missing? `range(n)` ends at n - 1.", _masks_of(lambda x: torch.arange(int(x.max())))),
-        Mistake(
-            "The masks come first: [masks, height, width].",
-            lambda labels: masks.binary_masks(labels).permute(1, 2, 0),
-        ),
-    ],
-)
 
 # ---- relabel --------------------------------------------------------------------------------------------------------
 
@@ -67,6 +36,13 @@ def _by_appearance(labels: Int[Tensor, "h w"]) -> list[int]:
     return list(dict.fromkeys(labels.flatten().tolist()))
 
 
+def _renamed_twice(labels: Int[Tensor, "h w"]) -> tuple[Int[Tensor, "h w"], Int[Tensor, " kept"]]:
+    renamed = labels.clone()
+    for new, old in enumerate(_by_area(labels)):
+        renamed[renamed == old] = new
+    return renamed, labels.unique()
+
+
 def _present(labels: Int[Tensor, "h w"]) -> tuple[Int[Tensor, "h w"], Bool[Tensor, " ids"]]:
     return masks.relabel(labels)[0], torch.bincount(labels.flatten()) > 0
 
@@ -76,6 +52,7 @@ relabel = Check(
     masks.relabel,
     cases=[
         Case("the labels 1, 4 and 6", (_GAPS,)),
+        Case("two labels, of which the second is larger", (torch.tensor([[0, 1, 1]]),)),
         Case("labels without gaps", (torch.tensor([[2, 2], [1, 0]]),)),
         Case("one label, 7, everywhere", (torch.full((2, 3), 7),)),
     ],
@@ -83,6 +60,7 @@ relabel = Check(
         Mistake("The numbers still have gaps.", lambda labels: (labels, labels.unique())),
         Mistake("Keep the old order: this one goes by area.", _in_order(_by_area)),
         Mistake("Keep the old order: this one goes by who is met first in the picture.", _in_order(_by_appearance)),
+        Mistake("A pixel that has its new number is renamed once more: compare with the old ids only.", _renamed_twice),
         Mistake("`kept` lists old ids, it is not a table of True and False.", _present),
         Mistake(
             "Return the pair: the new labels, and the old ids.",

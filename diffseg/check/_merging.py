@@ -17,6 +17,15 @@ def _one_direction(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"]) -> Float[Te
     return (p[:, None] * (log_p[:, None] - log_q)).sum(dim=2)
 
 
+def _h_in_a_row(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """With h_p added to the columns, where torch lets it: for as many p as q."""
+    right = merging.symmetric_kl(p, q)
+    if len(p) != len(q):
+        return right
+    h_p = (p * p.clamp_min(merging.EPSILON).log()).sum(dim=1)
+    return right + (h_p - h_p[:, None]) / 2
+
+
 _FOCUSED, _EVEN = torch.tensor([[0.9, 0.09, 0.01]]), torch.full((1, 3), 1 / 3)
 _HALVES = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
 
@@ -25,11 +34,13 @@ symmetric_kl = Check(
     merging.symmetric_kl,
     cases=[
         Case("one focused and one even map over three positions", (_FOCUSED, _EVEN)),
+        Case("4 maps and 4 others over 9 positions", (distributions(4, 9), distributions(4, 9, seed=1))),
         Case("3 maps and 5 maps over 16 positions", (distributions(3, 16), distributions(5, 16, seed=1))),
         Case("a map and itself", (distributions(1, 8), distributions(1, 8))),
         Case("maps with zeros", (_HALVES, torch.cat([_HALVES, distributions(1, 4)]))),
     ],
     mistakes=[
+        Mistake("h_p belongs to the rows: `h_p[:, None]` makes a column of it.", _h_in_a_row),
         Mistake("Did you forget the half?", lambda p, q: 2 * merging.symmetric_kl(p, q)),
         Mistake("That is KL(p || q) alone. D is the mean of both directions.", _one_direction),
         Mistake("That is KL(q || p) alone. D is the mean of both directions.", lambda p, q: _one_direction(q, p).T),

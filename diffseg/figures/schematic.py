@@ -84,7 +84,8 @@ def show_unet(
 
     Args:
         unet, side: as in `units`.
-        values: one number per transformer block, in the order of the computation, to colour it by.
+        values: one number per transformer block, in the order of the computation, to colour it by; each is written
+            below its box.
         label: what the numbers are, for the colour bar.
 
     Raises:
@@ -108,6 +109,8 @@ def show_unet(
         else:
             colour = _TRANSFORMER if scale is None else to_hex(scale.to_rgba(float(values[number])))
             _draw_box(ax, centre, colour, str(number))
+            if values is not None:
+                _write_below(ax, centre, f"{values[number]:.1f}")
             number += 1
     _draw_ends(ax, centres)
     _draw_brackets(ax, boxes, len(rows))
@@ -238,6 +241,13 @@ def _draw_box(ax: Axes, centre: tuple[int, int], colour: str, text: str = "") ->
     outline = [withStroke(linewidth=1.5, foreground="0.25")]
     style = {"color": "white", "fontsize": 8, "weight": "bold", "path_effects": outline}
     ax.text(x, y, text, ha="center", va="center", zorder=4, **style)
+
+
+def _write_below(ax: Axes, centre: tuple[int, int], text: str) -> None:
+    """A small text under a box."""
+    x, y = centre
+    outline = [withStroke(linewidth=2, foreground="white")]
+    ax.text(x, y + _HIGH / 2 + 0.03, text, ha="center", va="top", fontsize=8, zorder=5, path_effects=outline)
 
 
 def _draw_skips(ax: Axes, boxes: Sequence[Unit], centres: Sequence[tuple[int, int]]) -> None:

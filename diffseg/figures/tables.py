@@ -1,13 +1,13 @@
 """Figures of scores: the matching behind them, methods compared on the same images, and classes one by one."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 
 import numpy as np
 from jaxtyping import Integer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from pandas import DataFrame, Series
 
 from diffseg.figures.layout import PAGE_WIDTH, closed_figure
@@ -17,7 +17,6 @@ from diffseg.sweeps import half_width
 
 _CHOSEN, _WASTED = "#b93409", "0.45"  # frames: a cell that counts as right, and one without any pixel
 _MARKERS = "oDs^vPX"
-_CELLS = 26  # in a row of `show_groups`
 
 
 def show_matching(
@@ -108,40 +107,6 @@ def show_classes(iou: DataFrame, share: Series) -> Figure:
     below.bar(columns, 100 * share.loc[kept.index], color="0.6")
     below.set(ylabel="% of pixels", xlim=(-0.7, len(kept) - 0.3))
     below.set_xticks(columns, list(kept.index), rotation=60, ha="right", rotation_mode="anchor")
-    return figure
-
-
-def show_groups(groups: Mapping[str, Collection[int]], total: int) -> Figure:
-    """Which fine class belongs to which coarse one: a cell for each fine class, in the colour of its group.
-
-    Args:
-        groups: name -> the numbers of its fine classes, from 0 to total - 1.
-        total: how many fine classes there are; those of no group are white.
-
-    Raises:
-        ValueError: if a number is out of range.
-    """
-    palette = class_colours(len(groups))
-    cells = np.ones((-(-total // _CELLS) * _CELLS, 3))
-    for colour, (name, members) in zip(palette, groups.items()):
-        members = list(members)
-        if members and not 0 <= min(members) <= max(members) < total:
-            raise ValueError(f"{name} holds {min(members)} to {max(members)}; expected 0 to {total - 1}.")
-        cells[members] = colour
-    figure, [[ax]] = closed_figure(1, 1, (PAGE_WIDTH, 4.6))
-    ax.imshow(cells.reshape(-1, _CELLS, 3), aspect="auto")
-    for number in range(total):
-        row, column = divmod(number, _CELLS)
-        dark = cells[number] @ (0.299, 0.587, 0.114) < 0.5
-        ax.text(column, row, number, ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    ax.set_xticks(np.arange(_CELLS + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(len(cells) // _CELLS + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="white", linewidth=1)
-    ax.tick_params(which="both", length=0)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    handles = [Patch(facecolor=colour, label=name) for colour, name in zip(palette, groups)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
     return figure
 
 

@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lessons.masks": ["cursor_line"],
         "lessons.merging": ["merging_steps"],
         "lessons.naming": ["typed_words"],
+        "lessons.painting": ["painted_caption"],
         "lessons.scoring": ["matching_toy"],
         "lessons.segmenting": ["hover_segments"],
         "lessons.tuning": ["hyperparameters"],

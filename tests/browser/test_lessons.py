@@ -259,3 +259,15 @@ def test_12_ideas_are_turned(opened):
                 lesson.page.keyboard.press("End")
         expect(lesson.said).to_contain_text("40 rounds of refinement")
         assert lesson.panel.locator("b").count() == 2  # the bars of two scores
+
+
+def test_a1_a_caption_is_painted(opened):
+    with opened("A1_the_pocket_world", "A1-live-widget") as lesson:
+        field = lesson.panel.locator("input[type=text]")
+        with lesson.says_something_else(), lesson.shows_something_else(0), lesson.shows_something_else(1):
+            field.fill("A dog on the snow under the sky")
+            lesson.panel.get_by_role("button", name="paint").click()
+        expect(lesson.said).to_contain_text("A dog on the snow")
+        field.fill("very slowly")
+        lesson.panel.get_by_role("button", name="paint").click()
+        expect(lesson.canvas().locator(".diffseg-message")).to_contain_text("has no noun", timeout=WAIT)
