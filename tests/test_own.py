@@ -175,7 +175,7 @@ def test_a_training_on_ones_own_pictures_goes_on_after_stops(tmp_path, capsys):
     def go_on(deadline):
         train_own(replace(recipe, deadline=deadline), folder, START, runs, target)
 
-    for stopped_in in ("latents-128-10-own-.*: 8 of 10", "nouns: 1 of 2", "unet-128: 1 of 2"):
+    for stopped_in in ("latents-128-10-own-.*: 8 of 10", "nouns: 1 of 2", "places: 1 of 2", "unet-128: 1 of 2"):
         with pytest.raises(OutOfTime, match=stopped_in):
             go_on(0.0)
     assert not target.exists()
