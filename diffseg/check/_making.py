@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import softmax
 
 from ._exercise import Case, Check, Mistake
 
@@ -16,8 +17,7 @@ def _head_error(query: Vectors, key: Vectors, values: Values, noise: float) -> f
 
 def _weights(query: Vectors, key: Vectors, scale: float | None = None) -> Weights:
     scores = query @ key.T / (query.shape[1] ** 0.5 if scale is None else scale)
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax(scores, axis=1)
 
 
 def _error(weights: Weights, values: Values, noise: float) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float, Integer
+from scipy.special import softmax
 
 from diffseg.metrics import image_score
 
@@ -12,17 +13,12 @@ from ._exercise import Case, Check, Mistake
 Queries, Keys, Values = Float[np.ndarray, "n d"], Float[np.ndarray, "m d"], Float[np.ndarray, "m c"]
 
 
-def _softmax(scores: Float[np.ndarray, "n m"], axis: int = 1) -> Float[np.ndarray, "n m"]:
-    shares = np.exp(scores - scores.max(axis=axis, keepdims=True))
-    return shares / shares.sum(axis=axis, keepdims=True)
-
-
 def _scores(query: Queries, key: Keys) -> Float[np.ndarray, "n m"]:
     return query @ key.T / np.sqrt(query.shape[1])
 
 
 def _mix_values(query: Queries, key: Keys, value: Values) -> Float[np.ndarray, "n c"]:
-    return _softmax(_scores(query, key)) @ value
+    return softmax(_scores(query, key), axis=1) @ value
 
 
 def _overflowing(query: Queries, key: Keys, value: Values) -> Float[np.ndarray, "n c"]:
@@ -50,19 +46,19 @@ mix_values = Check(
     mistakes=[
         Mistake(
             "Did you forget to divide by the square root of d, the length of a query?",
-            lambda query, key, value: _softmax(query @ key.T) @ value,
+            lambda query, key, value: softmax(query @ key.T, axis=1) @ value,
         ),
         Mistake(
             "Is that divided by d? It is its square root.",
-            lambda query, key, value: _softmax(query @ key.T / query.shape[1]) @ value,
+            lambda query, key, value: softmax(query @ key.T / query.shape[1], axis=1) @ value,
         ),
         Mistake(
             "The columns sum to 1 instead of the rows: each query shares out its attention among the keys.",
-            lambda query, key, value: _softmax(_scores(query, key), axis=0) @ value,
+            lambda query, key, value: softmax(_scores(query, key), axis=0) @ value,
         ),
         Mistake(
             "That is the attention itself. The output is a mean of the values, weighted by it.",
-            lambda query, key, value: _softmax(_scores(query, key)),
+            lambda query, key, value: softmax(_scores(query, key), axis=1),
         ),
         Mistake("exp overflowed. Subtract the largest score of each row first.", _overflowing),
     ],

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from .latents import Latents
 from .loop import Plan, train
 from .pictures import Conversion, store_scenes
-from .places import NounNet, find_places, share_out, sharpen, table_of_nouns
+from .places import NounNet, draw_mirrored, find_places, share_out, sharpen, table_of_nouns
 from .vocabulary import POCKET_WORLD, Vocabulary
 
 #: How far the nouns of a caption are led to their shares of the picture, see `share_out`: without it (0) 0.65 of the
@@ -75,14 +75,7 @@ def places_in(
     named: Bool[Tensor, "n classes"],
     vocabulary: Vocabulary = POCKET_WORLD,
 ) -> Float[Tensor, "n classes side side"]:
-    """The probability of each noun of a picture's caption at each position; of nouns that it does not hold 0.
-
-    Args:
-        net: trained.
-        latents: of clean pictures, of the size that the network was trained on.
-        named: see `table_of_nouns`; each caption holds a noun.
-        vocabulary: the nouns.
-    """
+    """What `find_places` answers, by the network that sees the whole picture; takes the same arguments."""
     return sharpen(share_out(net(latents).log_softmax(dim=1), named, vocabulary, SHARED))
 
 
@@ -161,12 +154,7 @@ def train_place_net(
     net = PlaceNet(answers.shape[1]).to(device)
 
     def loss(model: PlaceNet, rng: np.random.Generator, step: int) -> Tensor:
-        chosen = np.sort(rng.choice(len(answers), batch, replace=False))
-        clean, wanted = (
-            torch.from_numpy(values[chosen].astype(np.float32)).to(device) for values in (latents.values, answers)
-        )
-        if rng.random() < 0.5:  # captions do not mention left and right
-            clean, wanted = clean.flip(-1), wanted.flip(-1)
+        _, (clean, wanted) = draw_mirrored(rng, batch, device, latents.values, answers)
         return -(wanted * model(clean).log_softmax(dim=1)).sum(dim=1).mean()
 
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)

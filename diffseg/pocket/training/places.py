@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -99,6 +99,16 @@ class NounNet(nn.Module):
         return RARENESS * (F.logsigmoid(logits) - F.logsigmoid(prior)) + (1 - RARENESS) * (logits - prior)
 
 
+def draw_mirrored(
+    rng: np.random.Generator, batch: int, device: str, *maps: Float[np.ndarray, "scenes _ side side"]
+) -> tuple[Int[np.ndarray, " batch"], list[Float[Tensor, "batch _ side side"]]]:
+    """The numbers of random scenes, and their maps; half of the batches are mirrored: captions do not mention left and
+    right."""
+    chosen = np.sort(rng.choice(len(maps[0]), batch, replace=False))
+    drawn = [torch.from_numpy(values[chosen].astype(np.float32)).to(device) for values in maps]
+    return chosen, [values.flip(-1) for values in drawn] if rng.random() < 0.5 else drawn
+
+
 def train_noun_net(
     latents: Latents,
     folder: Path,
@@ -129,10 +139,7 @@ def train_noun_net(
     net = NounNet(named.mean(dim=0).clamp(0.5 / len(named), 1 - 0.5 / len(named))).to(device)
 
     def loss(model: NounNet, rng: np.random.Generator, step: int) -> Tensor:
-        chosen = np.sort(rng.choice(len(named), batch, replace=False))
-        clean = torch.from_numpy(latents.values[chosen].astype(np.float32)).to(device)
-        if rng.random() < 0.5:  # captions do not mention left and right
-            clean = clean.flip(-1)
+        chosen, (clean,) = draw_mirrored(rng, batch, device, latents.values)
         logits = model(clean)
         targets = named[torch.from_numpy(chosen)].to(device)[:, :, None, None].expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, targets)
