@@ -25,7 +25,7 @@ from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 
 #: Thresholds that are tried, in nats, evenly spaced on a logarithmic scale.
-THRESHOLDS = tuple(float(tau) for tau in np.geomspace(0.02, 1.5, 27).round(3))
+THRESHOLDS = tuple(float(tau) for tau in np.geomspace(0.02, 3.0, 31).round(3))
 
 
 @runtime_checkable
@@ -76,8 +76,28 @@ def best_threshold(scores: DataFrame, column: str = "threshold") -> float:
 
     `column` holds it, or any other setting that is chosen in the same way.
     """
-    means = scores.groupby(column)[["accuracy", "miou"]].mean().mean(axis=1)
-    return float(means.rolling(3, center=True, min_periods=1).mean().idxmax())
+    return float(_smooth(scores.groupby(column)[["accuracy", "miou"]].mean().mean(axis=1)).idxmax())
+
+
+def leave_one_out(table: DataFrame) -> Series:
+    """What each scene scores at the value that all other scenes choose, so that none is judged at its own choice.
+
+    The others choose as in `best_threshold`: by the highest mean, smoothed over its two neighbours.
+
+    Args:
+        table: a row for each scene, a column for each value in ascending order; higher is better.
+
+    Returns:
+        A score for each scene.
+
+    Raises:
+        ValueError: for fewer than two scenes.
+    """
+    if len(table) < 2:
+        raise ValueError(f"table has {len(table)} scenes, expected at least 2: the others choose for each.")
+    others = (table.sum() - table) / (len(table) - 1)  # [scenes, values]: the mean of all but one
+    chosen = _smooth(others.T).idxmax()
+    return Series([table.at[scene, value] for scene, value in chosen.items()], index=table.index)
 
 
 def by_scene(scores: DataFrame, knob: str, column: str = "miou") -> DataFrame:
@@ -148,3 +168,8 @@ def gains(scores: DataFrame, knob: str, default: Real, column: str = "miou") -> 
             f"default={default!r} was not tried; {knob} took {', '.join(f'{value:g}' for value in table)}."
         )
     return table.sub(table[default], axis=0).drop(columns=default)
+
+
+def _smooth(means: Series | DataFrame) -> Series | DataFrame:
+    """Each row averaged with the one before and the one after it."""
+    return means.rolling(3, center=True, min_periods=1).mean()

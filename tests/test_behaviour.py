@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,8 @@ from diffseg.models.settings import Settings as ModelSettings
 from diffseg.models.settings import write_settings
 from diffseg.pocket import TUNING_SEED, VALIDATION_SEED, scene
 from diffseg.pocket.catalogue import CLASSES, THING_BY_NAME, class_of
+from diffseg.pocket.training import behaviour as behaviour_module
+from diffseg.pocket.training import look
 from diffseg.pocket.training.__main__ import main
 from diffseg.pocket.training.behaviour import GROUPS, Settings, behaviour
 from diffseg.pocket.training.look import Look, Models
@@ -350,10 +353,12 @@ def test_other_settings_measure_what_depends_on_them(folder, runs, changes, call
     assert measure(folder, runs, settings=replace(SETTINGS, **changes))[1] == calls
 
 
-def test_another_world_starts_anew(whole, folder, runs):
+def test_another_world_starts_anew(whole, folder, runs, monkeypatch):
     names = ["masks", "dino"]
-    rich, calls = measure(folder, runs, settings=replace(SETTINGS, rich=True), names=names)
-    flat, none = measure(folder, runs, names=names)
+    rich, none = measure(folder, runs, names=names)
+    for module in (behaviour_module, look):
+        monkeypatch.setattr(module, "scene", partial(scene, rich=False))
+    flat, calls = measure(folder, runs, names=names)
     assert calls == {"record": SCENES, "segment": SCENES, "dino": SCENES} and not none
     assert not rich["mean"].equals(flat["mean"])
 

@@ -175,7 +175,7 @@ def test_a_training_on_ones_own_pictures_goes_on_after_stops(tmp_path, capsys):
     def go_on(deadline):
         train_own(replace(recipe, deadline=deadline), folder, START, runs, target)
 
-    for stopped_in in ("latents-128-10-own-.*: 8 of 10", "nouns: 1 of 2", "places: 1 of 2", "unet-128: 1 of 2"):
+    for stopped_in in ("latents-128-10-own-.*: 8 of 10", "nouns: 1 of 2", "places: 1 of 2", "unet-1-128: 1 of 2"):
         with pytest.raises(OutOfTime, match=stopped_in):
             go_on(0.0)
     assert not target.exists()
@@ -186,13 +186,13 @@ def test_a_training_on_ones_own_pictures_goes_on_after_stops(tmp_path, capsys):
     assert "skipped bad.png: it cannot be read" in report and "10 pictures; the nouns: sky, forest" in report
 
     (own,) = runs.glob("own-*")
-    assert list(find_snapshots(own / "unet-128")) == [2]
+    assert list(find_snapshots(own / "unet-1-128")) == [2]
     assert json.loads((target / "diffseg.json").read_text()) == {
         "threshold": json.loads((START / "diffseg.json").read_text())["threshold"]
     }
     assert list(pd.read_csv(target / "training.csv")) == ["step", "loss", "rate", "seconds", "stage"]
     trained, start = (DiffSegPipeline.from_pretrained(model) for model in (target, START))
-    stored = torch.load(own / "unet-128" / "checkpoint.pt")["ema"]
+    stored = torch.load(own / "unet-1-128" / "checkpoint.pt")["ema"]
     for name in ("unet", "text_encoder"):
         old = getattr(start, name).state_dict()
         for key, value in getattr(trained, name).state_dict().items():

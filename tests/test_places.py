@@ -59,7 +59,7 @@ def test_the_network_in_the_box_knows_where_nouns_belong():
     vae = DiffSegPipeline.from_pretrained("pocket").vae
     net, right = load_noun_net(data_dir() / "models" / "pocket-sd" / NOUNS_FILE), []
     for seed in range(TUNING_SEED, TUNING_SEED + 4):
-        drawn = scene(seed, 256, rich=True)
+        drawn = scene(seed, 256)
         found = find_places(net, encode(vae, to_tensor(drawn.image)), table_of_nouns([drawn.caption]))
         right.append((found[0].argmax(dim=0).numpy() == drawn.labels[4::8, 4::8]).mean())
     assert np.mean(right) > 0.75

@@ -279,7 +279,7 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     stages = pd.read_csv(tmp_path / "model" / "training.csv").stage
     assert set(stages) == {"nouns", "places"}  # of ten steps each; the others are too few for a line
     torch.testing.assert_close(segmented.attention.sum((2, 3)), torch.ones(64, 64))
-    for stage, step in (("unet-128", 2), ("unet-512", 1)):
+    for stage, step in (("unet-1-128", 2), ("unet-2-512", 1)):
         assert list(loop.find_snapshots(tmp_path / "runs" / stage)) == [step]
 
 
@@ -300,8 +300,8 @@ def test_autoencoder_and_teachers_can_be_those_of_another_model(tmp_path):
     train_pocket_sd(recipe, tmp_path / "more", again, start=target)
     one, other = (safetensors.torch.load_file(folder / PLACES_FILE) for folder in (target, again))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert set(pd.read_csv(again / "training.csv").stage) == {"unet-128"}
-    assert {path.name for path in (tmp_path / "more").iterdir()} == {"latents", "unet-128"}
+    assert set(pd.read_csv(again / "training.csv").stage) == {"unet-1-128"}
+    assert {path.name for path in (tmp_path / "more").iterdir()} == {"latents", "unet-1-128"}
 
 
 def test_recipe_gives_a_captioner_that_transformers_loads(tmp_path):

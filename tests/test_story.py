@@ -41,7 +41,7 @@ def told(folder, tmp_path_factory):
     """A story that was stopped once: its models, table, folder, and when the files were written before and after."""
     runs = tmp_path_factory.mktemp("runs")
     models = Models(folder)
-    for seed, (stage, step) in enumerate((("unet-256", 50), ("unet-512", 30))):
+    for seed, (stage, step) in enumerate((("unet-1-256", 50), ("unet-2-512", 30))):
         torch.manual_seed(seed)
         (runs / stage).mkdir()
         denoiser = Denoiser(build_unet(), build_text_encoder(models.pipe.tokenizer))
@@ -59,7 +59,7 @@ def told(folder, tmp_path_factory):
 def test_each_snapshot_has_all_parts_and_its_samples(told, folder):
     _, table, half, _, _ = told
     assert table.part.tolist() == ["all", "32", "8", "words"] * 2
-    assert table.stage.tolist() == ["unet-256"] * 4 + ["unet-512"] * 4
+    assert table.stage.tolist() == ["unet-1-256"] * 4 + ["unet-2-512"] * 4
     assert table.step.tolist() == [50] * 4 + [30] * 4
     assert table.samples.tolist() == [50 * 8] * 4 + [50 * 8 + 30 * 4] * 4
     assert table.miou.between(0, 1).all()
@@ -80,12 +80,12 @@ def test_scores_are_those_of_a_pipeline_with_the_weights(told):
     """The models hold the last snapshot: half precision, computed in single; DiffSeg by hand from there."""
     models, table, _, runs, _ = told
     pipe, drawn = models.pipe, scene(TUNING_SEED)
-    weights = safetensors.torch.load_file(runs / "unet-512" / "snapshot-000030.safetensors")
+    weights = safetensors.torch.load_file(runs / "unet-2-512" / "snapshot-000030.safetensors")
     for name, part in (("unet", pipe.unet), ("text_encoder", pipe.text_encoder)):
         for key, value in part.state_dict().items():
             assert value.dtype == torch.float32
             torch.testing.assert_close(value, weights[f"denoiser.{name}.{key}"].float(), rtol=0, atol=0)
-    found = table[table.stage == "unet-512"].set_index("part").miou
+    found = table[table.stage == "unet-2-512"].set_index("part").miou
 
     scores = sweep_thresholds(pipe, [(drawn.image, drawn.labels)], SETTINGS.thresholds)
     best = best_threshold(scores)
@@ -107,7 +107,7 @@ def test_scores_are_those_of_a_pipeline_with_the_weights(told):
 
 
 def test_a_training_without_snapshots_has_no_story(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no snapshots, such as unet-256/snapshot-000050"):
+    with pytest.raises(FileNotFoundError, match="holds no snapshots, such as unet-1-256/snapshot-000050"):
         story(Models(tmp_path), STAGES, tmp_path)
     with pytest.raises(FileNotFoundError, match="Train first"):
         main(["story", "--runs", str(tmp_path), "--models", str(tmp_path), "--device", "cpu"])
@@ -123,7 +123,7 @@ def grouping():
     rows = [
         (stage, samples, part, end * samples / 700)
         for part, end in ends.items()
-        for stage, samples in (("unet-256", 400), ("unet-256", 200), ("unet-512", 700), ("unet-512", 500))
+        for stage, samples in (("unet-1-256", 400), ("unet-1-256", 200), ("unet-2-512", 700), ("unet-2-512", 500))
     ]
     return pd.DataFrame(rows, columns=["stage", "samples", "part", "miou"])
 
@@ -150,8 +150,8 @@ def test_each_part_has_a_line_and_its_name_at_the_end(grouping):
 def test_the_next_stage_is_marked_where_it_begins(grouping):
     (ax,) = show_story(grouping).axes
     assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [400]
-    assert [text.get_text().split()[0] for text in ax.texts if "unet" in text.get_text()] == ["unet-512"]
-    alone = grouping[grouping.stage == "unet-256"]
+    assert [text.get_text().split()[0] for text in ax.texts if "unet" in text.get_text()] == ["unet-2-512"]
+    alone = grouping[grouping.stage == "unet-1-256"]
     assert not [line for line in show_story(alone).axes[0].lines if line.get_linestyle() == ":"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-MEGABYTES = 62  # of the wheel, at most; most of it weights, of two text-to-image models for the time being
+MEGABYTES = 50  # of the wheel, at most; most of it weights
 
 #: What a Colab kernel has, and nothing else has, then the first cell of a notebook. Printed: where diffseg is.
 COLAB = """

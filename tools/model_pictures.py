@@ -44,18 +44,18 @@ def training(folder: Path) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.2))
     hours = 0.0
     for _, part in log.groupby("round"):
-        size = part.stage.iloc[0].removeprefix("unet-")
-        left.plot(hours + part.seconds / 3600, part.loss.rolling(SMOOTH, min_periods=5).mean(), label=f"{size} pixels")
+        number, size = part.stage.iloc[0].removeprefix("unet-").split("-")
+        left.plot(hours + part.seconds / 3600, part.loss.rolling(SMOOTH, min_periods=5).mean(), label=f"stage {number}, {size} pixels")
         hours += part.seconds.iloc[-1] / 3600
     left.set(xlabel="hours of training on two CPU cores", ylabel="loss", yscale="log", title="training of the UNet")
-    left.set_yticks(ticks := [0.03, 0.05, 0.1, 0.2, 0.5], [f"{tick:g}" for tick in ticks])
+    left.set_yticks(ticks := [0.5, 1, 2], [f"{tick:g}" for tick in ticks])
     left.minorticks_off()
     left.legend()
     for name, label in {"accuracy": "accuracy", "miou": "mIoU"}.items():
         right.plot(tuning.index, tuning[name], ".-", label=label)
     right.axvline(best_threshold(tuning.reset_index()), color="0.5", ls="--", label="chosen")
     right.set(xlabel="merging threshold, nats", xscale="log", ylim=(0, 1), title="mean scores on tuning scenes")
-    right.set_xticks(ticks := [0.02, 0.05, 0.1, 0.2, 0.5, 1], [f"{tick:g}" for tick in ticks])
+    right.set_xticks(ticks := [0.02, 0.05, 0.1, 0.2, 0.5, 1, 3], [f"{tick:g}" for tick in ticks])
     right.minorticks_off()
     right.legend()
     return figure

@@ -95,7 +95,7 @@ class _Layer:
     top: np.ndarray  # fractions of the image's side, from the top
 
 
-def scene(seed: int, size: int = 512, painted: bool = False, rich: bool = False) -> Scene:
+def scene(seed: int, size: int = 512, painted: bool = False, rich: bool = True) -> Scene:
     """Draw the scene of a seed.
 
     Args:
@@ -104,7 +104,8 @@ def scene(seed: int, size: int = 512, painted: bool = False, rich: bool = False)
         painted: every thing has one of the colours that captions name, a purple horse as well. For learning words:
             only the caption says which colour is whose.
         rich: things keep the colours of their parts and materials change within themselves, so that knowing what a
-            place belongs to says more than its own colour does. The plan, the labels and the nouns are the same.
+            position belongs to says more than its own colour does. False: the flat world, where a thing and a material
+            have about one colour each; it has the same plans, labels and nouns.
 
     Raises:
         ValueError: if the seed is negative or the size cannot be drawn.

@@ -41,7 +41,7 @@ CUT_POWER = 10  # of the cosine between maps, DiffCut's
 
 #: DBSCAN's eps for symmetric KL, in multiples of the model's threshold; and for Euclidean distances.
 KL_EPS = (0.05, 0.07, 0.1, 0.14, 0.2)
-EUCLIDEAN_EPS = tuple(float(eps) for eps in np.geomspace(0.004, 0.016, 7).round(4))
+EUCLIDEAN_EPS = tuple(float(eps) for eps in np.geomspace(0.006, 0.024, 7).round(4))
 
 #: What of `Method` is combined, beside the paper's own steps.
 COMBINED = {"draws": (1, 2), "exponent": (0.5, 1.0), "rounds": (10, 20)}

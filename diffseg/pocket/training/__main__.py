@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     given = _parse(arguments)
     recipe = OWN if given.what == "own" else Recipe()
-    recipe = replace(recipe.longer(given.longer), deadline=started + 60 * given.minutes, rich=given.rich)
+    recipe = replace(recipe.longer(given.longer), deadline=started + 60 * given.minutes)
     if given.what == "restart":
         shutil.rmtree(given.runs, ignore_errors=True)
     try:
@@ -90,7 +90,6 @@ def _parser() -> argparse.ArgumentParser:
         "--scenes", type=int, help=f"how many scenes to tune or validate on; without it 100, of `story` {SCENES}"
     )
     parser.add_argument("--device", default=best_device())
-    parser.add_argument("--rich", action="store_true", help="train and measure on scenes of the rich world")
     parser.add_argument(
         "--from", type=Path, metavar="MODEL", dest="start",
         help="of `own`: the model to go on from, by default the embedded pocket-sd; of `all` and `restart`: the model "
@@ -110,15 +109,15 @@ def _train(given: argparse.Namespace, recipe: Recipe) -> None:
     if given.what in _EVERYTHING:
         train_pocket_sd(recipe, given.runs, text_to_image, given.device, given.start)
     if given.what == "tune":
-        print("threshold", tune(text_to_image, given.scenes, given.rich))
+        print("threshold", tune(text_to_image, given.scenes))
     if given.what == "behaviour":
-        settings = Settings(rich=given.rich, guidance=given.guidance, steps=given.steps)
+        settings = Settings(guidance=given.guidance, steps=given.steps)
         models = Models(given.models, given.device)
         table = behaviour(models, settings, given.scenes, given.runs, given.rows, recipe.deadline)
         print(table.round(3).to_string(index=False, na_rep=""))
     if given.what == "story":
         models = Models(given.models, given.device)
-        story(models, recipe.unet, given.runs, Settings(rich=given.rich), given.scenes, recipe.deadline)
+        story(models, recipe.unet, given.runs, Settings(), given.scenes, recipe.deadline)
     if given.what == "own":
         _train_own(given, recipe)
     if given.what in (*_EVERYTHING, "blip"):
@@ -142,13 +141,13 @@ def _train_own(given: argparse.Namespace, recipe: Recipe) -> None:
 def _validate(given: argparse.Namespace) -> None:
     text_to_image, captioner, vit = _folders(given.models)
     if given.what in (*_EVERYTHING, "validate"):
-        print(validate(text_to_image, given.scenes, given.rich).round(4).to_string())
+        print(validate(text_to_image, given.scenes).round(4).to_string())
     if given.what in (*_EVERYTHING, "name"):
-        print(validate_words(text_to_image, given.scenes, given.rich).round(4).to_string())
+        print(validate_words(text_to_image, given.scenes).round(4).to_string())
     if given.what in (*_EVERYTHING, "blip"):
-        print(validate_captions(captioner, given.scenes, given.rich).round(4).to_string())
+        print(validate_captions(captioner, given.scenes).round(4).to_string())
     if given.what in (*_EVERYTHING, "dino"):
-        print(validate_dino(vit, given.scenes, given.rich).round(4).to_string())
+        print(validate_dino(vit, given.scenes).round(4).to_string())
 
 
 def _folders(models: Path) -> tuple[Path, Path, Path]:

@@ -48,7 +48,6 @@ class Settings:
     """What is tried, and how pictures are painted.
 
     Attributes:
-        rich: which world the scenes are of, see `scene`.
         thresholds: of merging, in nats.
         eps: of DBSCAN, as close to each other as the thresholds are, so that neither has a coarser choice.
         sides: of the layers that are taken alone, the finest first.
@@ -57,7 +56,6 @@ class Settings:
         paintings: how many pictures are painted at most.
     """
 
-    rich: bool = False
     thresholds: tuple[float, ...] = THRESHOLDS
     eps: tuple[float, ...] = tuple(float(eps) for eps in np.geomspace(0.002, 0.06, 25).round(5))
     sides: tuple[int, ...] = tuple(ATTENTION_SIZE // factor for factor in (1, 2, 4, 8))
@@ -93,12 +91,12 @@ def behaviour(
         OutOfTime: see `measure_groups`.
     """
     groups = {name: make(models, settings) for name, make in GROUPS.items() if names is None or name in names}
-    world = world_digest(settings.rich)
+    world = world_digest()
     stores = {
         name: Store(runs / f"behaviour-{name}-{_fingerprint(models.folder, group, world)}.csv")
         for name, group in groups.items()
     }
-    table = measure_groups(groups, stores, partial(Look, models, rich=settings.rich), scenes, deadline)
+    table = measure_groups(groups, stores, partial(Look, models), scenes, deadline)
     table.round(4).to_csv(runs / "behaviour.csv", index=False)
     return table
 
@@ -116,9 +114,9 @@ def _fingerprint(folder: Path, group: Group, world: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def world_digest(rich: bool) -> str:
+def world_digest() -> str:
     """A digest of some small scenes, which changes with the way that scenes are drawn."""
-    drawn = [scene(VALIDATION_SEED + index, 64, rich=rich) for index in range(_WORLD)]
+    drawn = [scene(VALIDATION_SEED + index, 64) for index in range(_WORLD)]
     parts = [part for one in drawn for part in (one.image.tobytes(), one.labels.tobytes(), one.caption.encode())]
     return sha256(b"".join(parts)).hexdigest()
 

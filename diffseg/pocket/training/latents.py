@@ -50,10 +50,9 @@ def encode_scenes(
     workers: int = 2,
     painted: bool = False,
     deadline: float = math.inf,
-    rich: bool = False,
 ) -> Latents:
-    """`encode_pictures` for the first `number` training scenes at `size` pixels; `painted` and `rich` as in `scene`."""
-    return encode_pictures(vae, Scenes(number, size, painted, rich), folder, workers, deadline)
+    """`encode_pictures` for the first `number` training scenes at `size` pixels; `painted` as in `scene`."""
+    return encode_pictures(vae, Scenes(number, size, painted), folder, workers, deadline)
 
 
 def encode_pictures(

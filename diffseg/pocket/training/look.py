@@ -64,14 +64,14 @@ class Look:
     Of each kind of large thing only the last one is kept, so ways that share one should follow each other.
     """
 
-    def __init__(self, models: Models, seed: int, rich: bool = False) -> None:
-        self.models, self.seed, self.rich = models, seed, rich
+    def __init__(self, models: Models, seed: int) -> None:
+        self.models, self.seed = models, seed
         self._last: dict[str, tuple[Any, Any]] = {}  # kind -> which one it is, and the thing itself
         self._scores: dict[tuple, list[Row]] = {}
 
     @cached_property
     def drawn(self) -> Scene:
-        return scene(self.seed, rich=self.rich)
+        return scene(self.seed)
 
     def layers(self, timestep: int) -> list[RecordedLayer]:
         """One recorded pass."""

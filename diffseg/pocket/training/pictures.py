@@ -29,23 +29,23 @@ class Source(Protocol):
 
 
 class Scenes(Dataset):
-    """The training seeds 0, 1, ... as (image, labels, caption); `painted` and `rich` as in `scene`."""
+    """The training seeds 0, 1, ... as (image, labels, caption); `painted` as in `scene`."""
 
-    def __init__(self, number: int, size: int, painted: bool = False, rich: bool = False) -> None:
+    def __init__(self, number: int, size: int, painted: bool = False) -> None:
         if number > TUNING_SEED:
             raise ValueError(f"number={number} scenes reach into the tuning split: pass at most {TUNING_SEED}")
-        self.number, self.size, self.painted, self.rich = number, size, painted, rich
+        self.number, self.size, self.painted = number, size, painted
 
     @property
     def name(self) -> str:
         """What they are stored under."""
-        return f"{self.size}-{self.number}{'-painted' * self.painted}{'-rich' * self.rich}"
+        return f"{self.size}-{self.number}{'-painted' * self.painted}"
 
     def __len__(self) -> int:
         return self.number
 
     def __getitem__(self, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
-        drawn = scene(seed, self.size, self.painted, self.rich)
+        drawn = scene(seed, self.size, self.painted)
         return np.array(drawn.image), drawn.labels, drawn.caption
 
 
@@ -127,16 +127,12 @@ class Pictures:
         return self.images[chosen], self.labels[chosen], [self.captions[index] for index in chosen]
 
 
-def draw_scenes(
-    number: int, size: int, folder: Path, workers: int = 2, deadline: float = math.inf, rich: bool = False
-) -> Pictures:
+def draw_scenes(number: int, size: int, folder: Path, workers: int = 2, deadline: float = math.inf) -> Pictures:
     """Draw the first `number` training scenes at `size` pixels, or read them if that was done before.
-
-    `rich` as in `scene`.
 
     Raises:
         OutOfTime: see `store_scenes`.
     """
     whole = Conversion(lambda images, labels: (images, labels), (size, size, 3), (size, size), np.uint8)
-    scenes = Scenes(number, size, rich=rich)
+    scenes = Scenes(number, size)
     return Pictures(*store_scenes(scenes, whole, folder / f"images-{scenes.name}", 32, workers, deadline))

@@ -8,7 +8,7 @@ With `Recipe.deadline` it stops by itself and raises `OutOfTime`.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -61,22 +61,22 @@ class Stage:
 class Recipe:
     """Lengths of all stages. UNet and ViT start on small pictures, which are quick, and end on the size of use.
 
-    With steps as few as these the UNet has no stage at its size of use, 512 pixels: 150 more steps there cost
-    pocket-rich 0.02 of mIoU (12 tuning scenes, with the threshold that is best for each).
+    With steps as few as these the UNet has no stage at its size of use, 512 pixels: 150 more steps there, after the
+    first stage, cost 0.02 of mIoU (12 tuning scenes, with the threshold that is best for each). The second stage begins
+    with new optimisers and new probes, at full speed again.
     """
 
     vae_steps: int = 600
     vae_batch: int = 16
     nouns: Stage = Stage(256, 8000, 5000, 32)  # at least as many scenes as any stage of the UNet
     place_steps: int = 800  # on the same scenes, in batches of the same size
-    unet: tuple[Stage, ...] = (Stage(256, 8000, 1200, 8),)
+    unet: tuple[Stage, ...] = (Stage(256, 8000, 1200, 8), Stage(256, 8000, 1400, 8))
     blip_scenes: int = 16000
     blip_steps: int = 2500
     blip_batch: int = 32
     dino: tuple[Stage, ...] = (Stage(112, 3000, 600, 16, 2.5), Stage(224, 600, 20, 8))
     tuning_scenes: int = 40
     captions: int = 2000  # from which the tokenizer learns
-    rich: bool = False  # which world the models learn, see `scene`
     workers: int = 2
     deadline: float = math.inf  # value of `time.monotonic()` after which training stops, to be resumed
 
@@ -92,6 +92,11 @@ class Recipe:
             place_steps=round(self.place_steps * factor),
             dino=tuple(stage.longer(factor) for stage in self.dino),
         )
+
+
+def unet_folders(stages: Sequence[Stage]) -> list[str]:
+    """The folders of the UNet's stages, such as unet-1-256: their places in the recipe, and their sizes."""
+    return [f"unet-{number}-{stage.size}" for number, stage in enumerate(stages, 1)]
 
 
 #: For one's own pictures: shorter, since the weights are there, and with slower steps, which keep what they know.
@@ -139,7 +144,7 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
         OutOfTime: after the recipe's deadline, as do all recipes.
     """
     if start is None:
-        vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline, recipe.rich)
+        vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline)
     else:
         vae = DiffSegPipeline.from_pretrained(start).vae.to(device)
     tokenizer = _learn_tokenizer(recipe)
@@ -149,7 +154,6 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     def encode(stage: Stage) -> Latents:
         return encode_scenes(
             pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline,
-            rich=recipe.rich,
         )  # fmt: skip
 
     teachers = Teachers() if start is None else Teachers.load(start)
@@ -157,7 +161,7 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
     if start is None:
         logs = pd.concat([_log(runs, "vae"), logs])
     _save(pipe, teachers, logs, target, captioner="../pocket-blip")
-    tune(target, recipe.tuning_scenes, recipe.rich)
+    tune(target, recipe.tuning_scenes)
 
 
 def train_own(recipe: Recipe, folder: Path, start: Path, runs: Path, target: Path, device: str = "cpu") -> None:
@@ -213,7 +217,7 @@ def train_pocket_blip(recipe: Recipe, runs: Path, target: Path, device: str = "c
         target: the model's folder; receives `training.csv` too.
         device: where to train.
     """
-    pictures = draw_scenes(recipe.blip_scenes, SIDE, runs / "pictures", recipe.workers, recipe.deadline, recipe.rich)
+    pictures = draw_scenes(recipe.blip_scenes, SIDE, runs / "pictures", recipe.workers, recipe.deadline)
     processor = build_processor(pictures.captions[: recipe.captions])
     blip = train_blip(pictures, processor, runs / "blip", recipe.blip_steps, recipe.blip_batch, device, recipe.deadline)
     blip.to("cpu").half().save_pretrained(target)
@@ -234,9 +238,7 @@ def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "c
     distillation = Distillation(build_vit())
     for stage in recipe.dino:
         # Twice as large as the crops: a crop of a part is then seldom enlarged.
-        pictures = draw_scenes(
-            stage.scenes, 2 * stage.size, runs / "pictures", recipe.workers, recipe.deadline, recipe.rich
-        )
+        pictures = draw_scenes(stage.scenes, 2 * stage.size, runs / "pictures", recipe.workers, recipe.deadline)
         distillation = train_dino(
             distillation, pictures, runs / f"dino-{stage.size}", stage.size, stage.steps, stage.batch, stage.lr_scale,
             device, recipe.deadline,
@@ -245,7 +247,7 @@ def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "c
     DinoSegPipeline(vit, build_dino_processor()).save_pretrained(target)
     logs = pd.concat([_log(runs, f"dino-{stage.size}") for stage in recipe.dino])
     logs.to_csv(target / "training.csv", index=False)
-    tune_dino(target, recipe.tuning_scenes, recipe.rich)
+    tune_dino(target, recipe.tuning_scenes)
 
 
 def _train_unet_in_stages(
@@ -264,16 +266,16 @@ def _train_unet_in_stages(
     """
     small = encode(recipe.nouns)
     teachers, stages = _complete(teachers, small, vocabulary, recipe, runs, device)
-    for stage in recipe.unet:
+    folders = unet_folders(recipe.unet)
+    for number, (stage, folder) in enumerate(zip(recipe.unet, folders, strict=True)):
         lessons = Lessons(encode(stage), small, teachers.places, pipe.tokenizer, vocabulary)
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
-        stages.append(f"unet-{stage.size}")
         denoiser = train_unet(
-            denoiser, lessons, runs / stages[-1], stage.steps, stage.batch, stage.lr_scale, device,
-            seed=stage.size, deadline=recipe.deadline,
+            denoiser, lessons, runs / folder, stage.steps, stage.batch, stage.lr_scale, device,
+            seed=stage.size + number, deadline=recipe.deadline,
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
-    return teachers, pd.concat([_log(runs, stage) for stage in stages])
+    return teachers, pd.concat([_log(runs, stage) for stage in [*stages, *folders]])
 
 
 def _complete(

@@ -23,7 +23,7 @@ from .behaviour import Settings, counts_of_classes, named_masks, pooled_miou, wa
 from .look import SD, Look, Models
 from .loop import OutOfTime, find_snapshots
 from .measuring import Store, Trial, Way, measure
-from .recipes import Stage
+from .recipes import Stage, unet_folders
 from .text import build_text_encoder
 from .unet import Denoiser, build_unet
 
@@ -75,16 +75,16 @@ def story(
     snapshots, rows, late = list(_find_all(runs, stages)), [], False
     if not snapshots:
         raise FileNotFoundError(
-            f"runs={str(runs)!r} holds no snapshots, such as unet-{stages[0].size}/snapshot-000050.safetensors. "
+            f"runs={str(runs)!r} holds no snapshots, such as {unet_folders(stages)[0]}/snapshot-000050.safetensors. "
             "Train first, or name the folder of the training."
         )
     pipe = models.pipe
     denoiser = Denoiser(build_unet(), build_text_encoder(pipe.tokenizer)).eval().to(models.device)
     pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
-    world, seeds = world_digest(settings.rich), range(TUNING_SEED, TUNING_SEED + scenes)
+    world, seeds = world_digest(), range(TUNING_SEED, TUNING_SEED + scenes)
     ways = ways_of_layers(settings, {side: str(side) for side in settings.sides})
     trials = [(name, threshold) for name, way in ways.items() for threshold in way.settings]
-    look = partial(Look, models, rich=settings.rich)
+    look = partial(Look, models)
     for number, snapshot in enumerate(snapshots):
         about = f"{snapshot.stage}, step {snapshot.step}"
         _load(denoiser, snapshot.file)
@@ -105,8 +105,7 @@ def story(
 def _find_all(runs: Path, stages: Sequence[Stage]) -> Iterator[Snapshot]:
     """The snapshots of all stages in the order of the training."""
     seen = 0
-    for stage in stages:
-        name = f"unet-{stage.size}"
+    for stage, name in zip(stages, unet_folders(stages), strict=True):
         files = find_snapshots(runs / name)
         yield from (Snapshot(name, step, seen + step * stage.batch, file) for step, file in files.items())
         seen += max(files, default=0) * stage.batch

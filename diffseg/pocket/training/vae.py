@@ -105,15 +105,13 @@ def _pass_through(conv: nn.Conv2d, channels: int) -> None:
     _centre(conv)[range(channels), range(channels)] = 1
 
 
-def crops(
-    rng: np.random.Generator, batch: int, side: int = 128, rich: bool = False
-) -> Float[Tensor, "batch 3 side side"]:
-    """Random squares of training scenes, four of each, of scenes drawn at 256 or 512 pixels; `rich` as in `scene`."""
+def crops(rng: np.random.Generator, batch: int, side: int = 128) -> Float[Tensor, "batch 3 side side"]:
+    """Random squares of training scenes, four of each, of scenes drawn at 256 or 512 pixels."""
 
     def squares() -> Iterator[Image.Image]:
         for _ in range(batch // 4):
             size = int(rng.choice([256, 512]))
-            picture = scene(int(rng.integers(TUNING_SEED)), size, rich=rich).image
+            picture = scene(int(rng.integers(TUNING_SEED)), size).image
             for top, left in rng.integers(0, size - side + 1, (4, 2)).tolist():
                 yield picture.crop((left, top, left + side, top + side))
 
@@ -138,9 +136,8 @@ def train_vae(
     batch: int = 16,
     device: str = "cpu",
     deadline: float = math.inf,
-    rich: bool = False,
 ) -> AutoencoderKL:
-    """Train the autoencoder, or go on where it was stopped; sets its scaling factor at the end. `rich` as in `scene`.
+    """Train the autoencoder, or go on where it was stopped; sets its scaling factor at the end.
 
     Raises:
         OutOfTime: see `train`.
@@ -150,18 +147,18 @@ def train_vae(
 
     def loss(model: AutoencoderKL, rng: np.random.Generator, step: int) -> Tensor:
         torch.manual_seed(step)  # the posterior's sample
-        pictures = crops(rng, batch, rich=rich).to(device)
+        pictures = crops(rng, batch).to(device)
         return reconstruction_loss(model, pictures)
 
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     vae = train(vae, [optimizer], loss, Plan(steps, ema=0.995, deadline=deadline), folder)
-    vae.register_to_config(scaling_factor=scaling_factor(vae, rich))
+    vae.register_to_config(scaling_factor=scaling_factor(vae))
     return vae
 
 
 @torch.no_grad()
-def scaling_factor(vae: AutoencoderKL, rich: bool = False, scenes: int = 32) -> float:
+def scaling_factor(vae: AutoencoderKL, scenes: int = 32) -> float:
     """The factor that gives latents the standard deviation LATENT_STD, measured on training scenes."""
-    pictures = (to_tensor(scene(seed, rich=rich).image).to(vae.device) for seed in range(scenes))
+    pictures = (to_tensor(scene(seed).image).to(vae.device) for seed in range(scenes))
     latents = torch.cat([vae.encode(picture).latent_dist.mean for picture in pictures])
     return round(LATENT_STD / latents.std().item(), 5)
