@@ -14,7 +14,7 @@ from diffseg.figures.curves import Panel, show_gains, show_sweep, show_tables
 from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 from diffseg.pipeline import DiffSegOutput
-from diffseg.sweeps import best_threshold, by_scene, gains, half_width, sweep_thresholds
+from diffseg.sweeps import best_threshold, by_scene, gains, half_width, leave_one_out, sweep_thresholds
 
 MIOU = {"a": (0.2, 0.5, 0.4), "b": (0.6, 0.7, 0.9), "c": (0.1, 0.4, 0.3), "d": (0.5, 0.5, 0.6)}
 POINTS = (4, 8, 16)
@@ -96,6 +96,17 @@ def test_best_threshold_is_smoothed_over_its_neighbours():
         (case, tau, mean + shift, mean - shift) for case, shift in enumerate((0.1, 0.0)) for tau, mean in means.items()
     ]
     assert best_threshold(pd.DataFrame(rows, columns=["case", "threshold", "accuracy", "miou"])) == 0.5
+
+
+def test_each_scene_is_scored_where_the_others_are_best():
+    """As choosing by `best_threshold` without the scene, for each of six."""
+    scored = np.random.default_rng(0).random((6, 9))
+    table = pd.DataFrame(scored, index=list("abcdef"), columns=np.arange(1, 10) / 10)
+    for scene, score in leave_one_out(table).items():
+        rows = table.drop(scene).melt(var_name="threshold", value_name="accuracy")
+        assert score == table.at[scene, best_threshold(rows.assign(miou=rows.accuracy))]
+    with pytest.raises(ValueError, match="table has 1 scenes, expected at least 2"):
+        leave_one_out(table[:1])
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

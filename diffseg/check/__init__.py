@@ -3,20 +3,20 @@
 Every check is a `Check`. The modules of this package go with one notebook each; names below are loaded from them.
 """
 
-from ._aggregating import layer_weights, map_at, tile, upsample_map
+from ._aggregating import enlarge, map_at, resolution_weights
 from ._clustering import constant_k, lloyd_step, patch_attention
 from ._exercise import Case, Check, Mistake, NotYet
-from ._heads import head_divergence, jensen_shannon, kl
+from ._heads import divided, head_divergence, jensen_shannon
 from ._hooking import largest_side, mean_of_heads, noised
 from ._improving import cut_cost, drop_sinks, effective_size
 from ._limiting import fitted_exponent, grown_iou, side_by_side
 from ._making import guided, head_error, snr_weights
 from ._masks import count_pieces, relabel, suppress
 from ._merging import linked_groups, merge_by_size, symmetric_kl, unseen
-from ._naming import most_voted, name_masks, sum_and_normalise, tokens_of
+from ._naming import most_voted, sum_and_normalise, tokens_of
 from ._scoring import best_accuracy, mean_iou, pooled_iou, shared_pixels
 from ._segmenting import agreement, lazy_scores, mix_values
-from ._tuning import choose_threshold, paired_error, sweep_once
+from ._tuning import choose_threshold, left_out, sweep_once
 
 __all__ = [
     "Case",
@@ -29,18 +29,19 @@ __all__ = [
     "constant_k",
     "count_pieces",
     "cut_cost",
+    "divided",
     "drop_sinks",
     "effective_size",
+    "enlarge",
     "fitted_exponent",
     "grown_iou",
     "guided",
     "head_divergence",
     "head_error",
     "jensen_shannon",
-    "kl",
     "largest_side",
-    "layer_weights",
     "lazy_scores",
+    "left_out",
     "linked_groups",
     "lloyd_step",
     "map_at",
@@ -49,12 +50,11 @@ __all__ = [
     "merge_by_size",
     "mix_values",
     "most_voted",
-    "name_masks",
     "noised",
-    "paired_error",
     "patch_attention",
     "pooled_iou",
     "relabel",
+    "resolution_weights",
     "shared_pixels",
     "side_by_side",
     "snr_weights",
@@ -62,8 +62,6 @@ __all__ = [
     "suppress",
     "sweep_once",
     "symmetric_kl",
-    "tile",
     "tokens_of",
     "unseen",
-    "upsample_map",
 ]

@@ -1,6 +1,7 @@
-"""Checks of notebook 03: weights of the layers, upsampling, tiling, the aggregated map of one position."""
+"""Checks of notebook 03: weights of the layers, enlarging a layer's maps, the aggregated map of one position."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Real
 
 import torch
@@ -12,18 +13,18 @@ from diffseg import aggregation
 
 from ._exercise import Case, Check, Mistake, distributions
 
-# ---- layer_weights --------------------------------------------------------------------------------------------------
+# ---- resolution_weights ---------------------------------------------------------------------------------------------
 
 
 def _shares(values: Sequence[Real]) -> list[float]:
     return [value / sum(values) for value in values]
 
 
-layer_weights = Check(
-    "layer_weights",
-    lambda sides: aggregation.layer_weights(sides),
+resolution_weights = Check(
+    "resolution_weights",
+    lambda sides: aggregation.layer_weights(sides, "resolution"),
     cases=[
-        Case("four layers, of the sides 8, 4, 4 and 2", ([8, 4, 4, 2],)),
+        Case("three layers of 64 and two of 32", ([64, 64, 64, 32, 32],)),
         Case("a single layer", ([16],)),
         Case("three layers of one side", ([32, 32, 32],)),
         Case(
@@ -31,74 +32,40 @@ layer_weights = Check(
         ),
     ],
     mistakes=[
-        Mistake("The weights must sum to 1: divide each by the sum of all.", lambda sides: [float(s) for s in sides]),
         Mistake(
-            "That is the released code's reading, in which the layers of one side share a weight. "
-            "In the paper's, every layer counts.",
-            lambda sides: aggregation.layer_weights(sides, "resolution"),
+            "That is the paper's reading, in which every layer has a weight of its own. In the code's, the layers of "
+            "one side share the weight of the side.",
+            lambda sides: aggregation.layer_weights(sides),
         ),
         Mistake(
-            "Here every layer weighs the same. A larger side should weigh more.",
-            lambda sides: _shares([1] * len(sides)),
+            "Every layer has the weight of its whole side, so the weights do not sum to 1. The layers must share it.",
+            lambda sides: [side / sum(set(sides)) for side in sides],
+        ),
+        Mistake(
+            "Here all sides weigh the same. A larger side should weigh more, in proportion to its length.",
+            lambda sides: _shares([1 / sides.count(side) for side in sides]),
         ),
         Mistake(
             "Is that the area? The weight goes with the side, not with its square.",
-            lambda sides: _shares([side**2 for side in sides]),
+            lambda sides: _shares([side**2 / sides.count(side) for side in sides]),
+        ),
+        Mistake(
+            "The weights must sum to 1: divide each by the sum of all.",
+            lambda sides: [side / sides.count(side) for side in sides],
         ),
     ],
 )
 
-# ---- upsample_map ---------------------------------------------------------------------------------------------------
+# ---- enlarge --------------------------------------------------------------------------------------------------------
 
 
-def _enlarge(maps: Float[Tensor, "n s s"], size: int, **mode) -> Float[Tensor, "n size size"]:
-    return F.interpolate(maps[:, None], size=(size, size), **mode)[:, 0]
+def _upsample(maps: Float[Tensor, "n s s"], size: int, mode: str = "bilinear", **more) -> Float[Tensor, "n size size"]:
+    return F.interpolate(maps[:, None], size=(size, size), mode=mode, **more)[:, 0]
 
 
-def _normalise(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-    return maps / maps.sum(dim=(1, 2), keepdim=True)
-
-
-def _upsample_map(maps: Float[Tensor, "n s s"], size: int) -> Float[Tensor, "n size size"]:
-    return _normalise(_enlarge(maps, size, mode="bilinear"))
-
-
-_UNEVEN = torch.tensor([[[0.7, 0.1], [0.2, 0.0]], [[0.1, 0.2], [0.3, 0.4]]])
-
-upsample_map = Check(
-    "upsample_map",
-    _upsample_map,
-    cases=[
-        Case("two maps of 2x2, to 4x4", (_UNEVEN, 4)),
-        Case("three maps of 3x3, to 12x12", (distributions(3, 9).view(3, 3, 3), 12)),
-        Case("maps that have the right size already", (distributions(2, 16).view(2, 4, 4), 4)),
-        Case("a map of a single position, to 2x2", (torch.ones(1, 1, 1), 2)),
-    ],
-    mistakes=[
-        Mistake(
-            "Did you forget to normalise? Each map must sum to 1 again.",
-            lambda maps, size: _enlarge(maps, size, mode="bilinear"),
-        ),
-        Mistake(
-            "All maps together sum to 1 here. Each of them should.",
-            lambda maps, size: _upsample_map(maps, size) / len(maps),
-        ),
-        Mistake(
-            "Did you divide by the factor? A map grows along two axes.",
-            lambda maps, size: _enlarge(maps, size, mode="bilinear") * maps.shape[-1] / size,
-        ),
-        Mistake(
-            "That copies the nearest value. Eq. 2 is bilinear.",
-            lambda maps, size: _normalise(_enlarge(maps, size, mode="nearest")),
-        ),
-        Mistake(
-            "Is that align_corners=True? Then the middles of the corner positions are pulled into the corners.",
-            lambda maps, size: _normalise(_enlarge(maps, size, mode="bilinear", align_corners=True)),
-        ),
-    ],
-)
-
-# ---- tile -----------------------------------------------------------------------------------------------------------
+def _upsample_map(maps: Float[Tensor, "n s s"], size: int, **mode) -> Float[Tensor, "n size size"]:
+    larger = _upsample(maps, size, **mode)
+    return larger / larger.sum(dim=(1, 2), keepdim=True)
 
 
 def _tile(maps: Float[Tensor, "_ _ k l"], size: int) -> Float[Tensor, "_ _ k l"]:
@@ -106,36 +73,76 @@ def _tile(maps: Float[Tensor, "_ _ k l"], size: int) -> Float[Tensor, "_ _ k l"]
     return maps.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
 
 
-tile = Check(
-    "tile",
-    _tile,
+def _in_turn(maps: Float[Tensor, "_ _ k l"], size: int) -> Float[Tensor, "_ _ k l"]:
+    return maps.repeat(size // len(maps), size // len(maps), 1, 1)
+
+
+def _enlarge(
+    maps: Float[Tensor, "s s s s"], size: int, upsample: Callable = _upsample_map, tile: Callable = _tile
+) -> Float[Tensor, "size size size size"]:
+    return tile(upsample(maps.flatten(0, 1), size).view(*maps.shape[:2], size, size), size)
+
+
+def _all_to_one(maps: Float[Tensor, "n s s"], size: int) -> Float[Tensor, "n size size"]:
+    return _upsample_map(maps, size) / len(maps)
+
+
+def _mixed_queries(maps: Float[Tensor, "s s s s"], size: int) -> Float[Tensor, "size size size size"]:
+    larger = _upsample_map(maps.flatten(0, 1), size).view(*maps.shape[:2], -1)  # [s, s, size * size]
+    return _upsample(larger.permute(2, 0, 1), size).permute(1, 2, 0).reshape(size, size, size, size)
+
+
+def _square(side: int, seed: int = 0) -> Float[Tensor, "side side side side"]:
+    return distributions(side**2, side**2, seed=seed).view(side, side, side, side)
+
+
+enlarge = Check(
+    "enlarge",
+    _enlarge,
     cases=[
-        Case("2x2 positions, to 4x4", (torch.arange(4.0).reshape(2, 2, 1, 1).expand(2, 2, 2, 3).contiguous(), 4)),
-        Case("3x3 positions, to 6x6", (distributions(3, 3, 2, 2), 6)),
-        Case("2x2 positions, to 6x6", (distributions(2, 2, 1, 4), 6)),
-        Case("as many positions as there are already", (distributions(4, 4, 2, 2), 4)),
-        Case("one position, to 3x3", (distributions(1, 1, 3, 3), 3)),
+        Case("2x2 positions, to 4x4", (_square(2), 4)),
+        Case("3x3 positions, to 6x6", (_square(3), 6)),
+        Case("2x2 positions, to 6x6", (_square(2, seed=1), 6)),
+        Case("maps that have the right size already", (_square(4), 4)),
+        Case("a single position, to 3x3", (_square(1), 3)),
     ],
     mistakes=[
         Mistake(
-            "The maps come in the order 0 1 0 1. Neighbouring positions should share a map: 0 0 1 1.",
-            lambda maps, size: maps.repeat(size // len(maps), size // len(maps), 1, 1),
+            "Both mistakes are still in it. All maps together sum to 1; each of them should. And the maps come in the "
+            "order 0 1 0 1, where neighbours should share one: 0 0 1 1.",
+            lambda maps, size: _enlarge(maps, size, _all_to_one, _in_turn),
         ),
         Mistake(
-            "You tiled the rows of positions. What about the columns?",
-            lambda maps, size: maps.repeat_interleave(size // len(maps), dim=0),
+            "Each map sums to 1 now. But they come in the order 0 1 0 1, where neighbours should share one: 0 0 1 1.",
+            lambda maps, size: _enlarge(maps, size, tile=_in_turn),
         ),
         Mistake(
-            "You tiled the columns of positions. What about the rows?",
-            lambda maps, size: maps.repeat_interleave(size // len(maps), dim=1),
+            "Neighbours share their maps now. But all maps together sum to 1; each of them should.",
+            lambda maps, size: _enlarge(maps, size, _all_to_one),
         ),
         Mistake(
-            "The first two axes are the queries, whose maps these are. Tile those, not the last two.",
-            lambda maps, size: _tile(maps.permute(2, 3, 0, 1), maps.shape[2] * size // len(maps)).permute(2, 3, 0, 1),
+            "Did you forget to normalise? Each map must sum to 1 again.",
+            lambda maps, size: _enlarge(maps, size, _upsample),
+        ),
+        Mistake(
+            "Did you divide by the factor? A map grows along two axes.",
+            lambda maps, size: _enlarge(maps, size, _upsample) * len(maps) / size,
+        ),
+        Mistake(
+            "That copies the nearest value. Eq. 2 is bilinear.",
+            lambda maps, size: _enlarge(maps, size, partial(_upsample_map, mode="nearest")),
+        ),
+        Mistake(
+            "Is that align_corners=True? Then the middles of the corner positions are pulled into the corners.",
+            lambda maps, size: _enlarge(maps, size, partial(_upsample_map, align_corners=True)),
+        ),
+        Mistake(
+            "Do you interpolate between the maps of neighbours, too? The first two axes are tiled: copies only.",
+            _mixed_queries,
         ),
         Mistake(
             "Rows and columns of the positions are swapped.",
-            lambda maps, size: _tile(maps, size).transpose(0, 1),
+            lambda maps, size: _enlarge(maps, size).transpose(0, 1),
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Checks of notebook 02: KL divergence, the divergence of heads pair by pair, and that of Jensen and Shannon."""
+"""Checks of notebook 02: the divergence of heads, of two camps of heads, and that of Jensen and Shannon."""
 
 import math
 
@@ -10,59 +10,6 @@ from diffseg import heads
 from diffseg.merging import log_probability
 
 from ._exercise import Case, Check, Mistake, distributions
-
-# ---- kl -------------------------------------------------------------------------------------------------------------
-
-
-def _kl(p: Float[Tensor, "n d"], q: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    return (p * (log_probability(p) - log_probability(q))).sum(dim=1)
-
-
-def _half_of_both(p: Float[Tensor, "n d"], q: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    return (_kl(p, q) + _kl(q, p)) / 2
-
-
-def _zeros_skipped(p: Float[Tensor, "n d"], q: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    terms = p * (p.log() - q.log())
-    return torch.where(terms.isfinite(), terms, 0).sum(dim=1)
-
-
-def _wide_floor(p: Float[Tensor, "n d"], q: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    p, q = p.clamp_min(1e-3), q.clamp_min(1e-3)
-    return (p * (p / q).log()).sum(dim=1)
-
-
-_THREE, _OTHER_THREE = torch.tensor([[0.8, 0.15, 0.05]]), torch.tensor([[0.3, 0.4, 0.3]])
-
-kl = Check(
-    "kl",
-    _kl,
-    cases=[
-        Case("two maps over three positions", (_THREE, _OTHER_THREE)),
-        Case("4 pairs of maps over 16 positions", (distributions(4, 16), distributions(4, 16, seed=1))),
-        Case("a map and itself", (_THREE, _THREE)),
-        Case(
-            "a p with zeros: such positions contribute nothing",
-            (torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]), torch.tensor([[0.2, 0.2, 0.6], [0.5, 0.5, 0.0]])),
-        ),
-        Case(
-            "a q with a zero where p has none: its logarithm is that of 1e-12",
-            (torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]])),
-        ),
-    ],
-    mistakes=[
-        Mistake("Is that log2? The unit is the nat: take the natural logarithm.", lambda p, q: _kl(p, q) / math.log(2)),
-        Mistake("That is KL(q || p): did you swap the two?", lambda p, q: _kl(q, p)),
-        Mistake("Is that the mean over the positions? KL is the sum over them.", lambda p, q: _kl(p, q) / p.shape[1]),
-        Mistake("That is the mean of both directions. Here only one is wanted.", _half_of_both),
-        Mistake("One number for each pair of rows, not one for all.", lambda p, q: _kl(p, q).sum()),
-        Mistake("A zero in q where p has none is a great surprise. Do not leave it out.", _zeros_skipped),
-        Mistake("Is your floor too high? Clamp inside the logarithms only, at 1e-12.", _wide_floor),
-    ],
-    rtol=1e-3,
-    atol=1e-5,
-)
-
 
 # ---- head_divergence ------------------------------------------------------------------------------------------------
 
@@ -105,6 +52,10 @@ def _from_the_mean(probs: Float[Tensor, "heads queries keys"]) -> float:
     return (probs * log).sum(dim=2).mean().item()
 
 
+def _log_of_the_mean(probs: Float[Tensor, "heads queries keys"]) -> float:
+    return _from_the_mean(probs) * len(probs) / (len(probs) - 1)
+
+
 def _between_queries(probs: Float[Tensor, "heads queries keys"]) -> float:
     turned = probs.transpose(0, 1)
     return heads.head_divergence(turned) if len(turned) > 1 else 0.0
@@ -123,17 +74,65 @@ head_divergence = Check(
         Case("heads with zeros", (torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]),)),
     ],
     mistakes=[
-        Mistake("Do the pairs i = j count? They are all 0 and make the mean too small.", _all_pairs),
+        Mistake(
+            "Do the pairs i = j count? They are all 0 and make the mean too small: divide by H - 1, not by H.",
+            _all_pairs,
+        ),
         Mistake("Count every pair in both directions: i, j and j, i.", _each_pair_once),
         Mistake("You sum over half of the pairs, but divide by the number of all: H (H - 1).", _half_the_pairs),
         Mistake("The half is one too many: the mean over both directions has it already.", _half_again),
         Mistake("Is that the mean over the keys? KL is the sum over them.", _mean_over_keys),
         Mistake("Take the mean over the queries, not the sum.", _sum_over_queries),
-        Mistake("That is how far the heads are from their mean. Compare them with one another.", _from_the_mean),
+        Mistake(
+            "That is how far the heads are from their mean: is m the logarithm of a mean? It should be the mean of "
+            "logarithms. The divisor is wrong, too.",
+            _from_the_mean,
+        ),
+        Mistake(
+            "The divisor is right now. But m should be the mean of logarithms, not the logarithm of a mean.",
+            _log_of_the_mean,
+        ),
         Mistake("Do you compare queries within a head? The heads are the first axis.", _between_queries),
     ],
     rtol=1e-3,
     atol=1e-5,
+)
+
+# ---- divided --------------------------------------------------------------------------------------------------------
+
+
+def _divided(heads: int, dissenters: int, distance: float) -> float:
+    return 2 * dissenters * (heads - dissenters) / (heads * (heads - 1)) * distance
+
+
+divided = Check(
+    "divided",
+    _divided,
+    cases=[
+        Case("3 of 8 heads that are 1 nat from the others", (8, 3, 1.0)),
+        Case("1 of 8 heads that is 1.84 nats from the others", (8, 1, 1.84)),
+        Case("two heads: a single pair", (2, 1, 3.0)),
+        Case("5 heads that all agree", (5, 0, 2.0)),
+        Case("5 dissenters of 5: again all agree", (5, 5, 2.0)),
+    ],
+    mistakes=[
+        Mistake(
+            "You count each pair once, but divide by the number of ordered pairs. Count both directions.",
+            lambda heads, dissenters, distance: _divided(heads, dissenters, distance) / 2,
+        ),
+        Mistake(
+            "Do the pairs of a head with itself count? There are H (H - 1) ordered pairs of different heads.",
+            lambda heads, dissenters, distance: _divided(heads, dissenters, distance) * (heads - 1) / heads,
+        ),
+        Mistake(
+            "That is the share of heads that dissent. What is wanted is the share of pairs.",
+            lambda heads, dissenters, distance: dissenters / heads * distance,
+        ),
+        Mistake(
+            "Those are the pairs within a camp. They are 0 nats apart; the others are not.",
+            lambda heads, dissenters, distance: distance - _divided(heads, dissenters, distance),
+        ),
+    ],
 )
 
 # ---- jensen_shannon -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Checks of notebook 08: choosing from a table, the error of a paired difference, a sweep that encodes once."""
+"""Checks of notebook 08: choosing from a table, a sweep that encodes once, a choice by all other scenes."""
 
 from collections.abc import Callable, Sequence
 
@@ -66,49 +66,52 @@ choose_threshold = Check(
     ],
 )
 
-# ---- paired_error ---------------------------------------------------------------------------------------------------
+# ---- left_out -------------------------------------------------------------------------------------------------------
 
-Column = Float[Tensor, " scenes"]
-
-
-def _paired_error(mine: Column, other: Column) -> tuple[float, float]:
-    difference = mine - other
-    return float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
+Chosen = Float[np.ndarray, " scenes"]
 
 
-def _with_error(error: Callable[[Column, Column], Tensor]) -> Callable:
-    """A function that gets the mean right and makes its own mistake in the error."""
-    return lambda mine, other: (float((mine - other).mean()), float(error(mine, other)))
+def _others(scores: Scores) -> Scores:
+    """The sum over all other scenes."""
+    return scores.sum(axis=0) - scores
 
 
-def _column(*points: float) -> Column:
-    return torch.tensor(points, dtype=torch.float64)
+def _left_out(scores: Scores) -> Chosen:
+    return scores[np.arange(len(scores)), _others(scores).argmax(axis=1)]
 
 
-paired_error = Check(
-    "paired_error",
-    _paired_error,
+def _score_of_the_others(scores: Scores) -> Chosen:
+    return _others(scores).max(axis=1) / (len(scores) - 1)
+
+
+def _swapped(scores: Scores) -> Chosen:
+    others = _others(scores) / (len(scores) - 1)
+    return others[np.arange(len(scores)), scores.argmax(axis=1)]
+
+
+_LUCKY = _eighths([2, 7, 3], [6, 5, 4], [5, 3, 4])  # the first scene alone makes the second value the best of all
+
+left_out = Check(
+    "left_out",
+    _left_out,
     cases=[
-        Case("four scenes", (_column(0.5, 0.9, 0.7, 0.8), _column(0.4, 0.9, 0.5, 0.7))),
-        Case("hard and easy scenes, and the same gain on each", (_column(0.2, 0.5, 0.9), _column(0.1, 0.4, 0.8))),
-        Case("a loss", (_column(0.6, 0.4), _column(0.9, 0.8))),
-        Case("no difference at all", (_column(0.3, 0.8, 0.6), _column(0.3, 0.8, 0.6))),
+        Case("two scenes: each is judged where the other one is best", (_eighths([1, 4, 6], [7, 2, 3]),)),
+        Case("three scenes, one of which decides for all", (_LUCKY,)),
+        Case("six scenes and five values", (np.random.default_rng(0).random((6, 5)),)),
     ],
     mistakes=[
         Mistake(
-            "Divide the sum of squares by n - 1, not by n.",
-            _with_error(lambda a, b: (a - b).std(correction=0) / len(a) ** 0.5),
+            "Here a scene has a vote in the choice by which it is judged. Leave it out of the sum.",
+            lambda scores: scores[:, scores.sum(axis=0).argmax()],
         ),
+        Mistake("That is each scene at its own best value: the oracle.", lambda scores: scores.max(axis=1)),
+        Mistake("The others choose, but the score is that of the scene itself.", _score_of_the_others),
+        Mistake("The other way round: the others choose, and the scene is judged.", _swapped),
         Mistake(
-            "That is how far scenes scatter. The mean of n scatters less, by the root of n.",
-            _with_error(lambda a, b: (a - b).std()),
+            "These are the columns that the others choose. What does the scene score there?",
+            lambda scores: _others(scores).argmax(axis=1),
         ),
-        Mistake("Root of n, not n.", _with_error(lambda a, b: (a - b).std() / len(a))),
-        Mistake(
-            "This is the error of two means from different scenes. Here the scenes are the same: subtract first.",
-            _with_error(lambda a, b: ((a.var() + b.var()) / len(a)) ** 0.5),
-        ),
-        Mistake("The sign: mine minus other is above 0 where mine is better.", lambda a, b: _paired_error(b, a)),
+        Mistake("One score for each scene; the mean comes later.", lambda scores: _left_out(scores).mean()),
     ],
 )
 
