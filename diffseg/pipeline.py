@@ -305,7 +305,7 @@ class DiffSegPipeline(DiffusionPipeline, FromSingleFileMixin):
             generator: draws the noise in place of `seed`, the same for all images; or a list with one for each image.
             batch_size: how many images go through the model together at most.
             return_dict: False gives tuples, as in diffusers.
-            method: "paper"; "plus", which averages draws of noise and more (notebook 12); or a `Method`.
+            method: "paper"; "plus", which follows the edges of the picture (notebook 12); or a `Method`.
 
         Returns:
             An output, or a list of them for a list of images.

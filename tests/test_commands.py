@@ -216,7 +216,7 @@ class TestGoingOn:
             (["--words", "a,b"], "words None, and this run has ['a', 'b']"),
             (["--whole"], "crop True, and this run has False"),
             (["--size", "32"], "size 64, and this run has 32"),
-            (["--method", "plus"], "method {}, and this run has {'draws': 2"),
+            (["--method", "plus"], "method {}, and this run has {'exponent': 1.0"),
         ],
     )
     def test_other_settings_are_not_mixed_in(self, photos, model, tmp_path, capsys, more, message):

@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "--method",
         choices=list(METHODS),
         default="paper",
-        help="plus: better outlines, twice the time (default: paper)",
+        help="plus: better outlines, a little slower (default: paper)",
     )
     parser.add_argument("--overlay", action="store_true", help="a third file: the picture, tinted by its masks")
     parser.add_argument("--batch", type=parse_count, default=1, metavar="N", help="pictures in one pass (default: 1)")
