@@ -45,7 +45,11 @@ def training(folder: Path) -> Figure:
     hours = 0.0
     for _, part in log.groupby("round"):
         number, size = part.stage.iloc[0].removeprefix("unet-").split("-")
-        left.plot(hours + part.seconds / 3600, part.loss.rolling(SMOOTH, min_periods=5).mean(), label=f"stage {number}, {size} pixels")
+        left.plot(
+            hours + part.seconds / 3600,
+            part.loss.rolling(SMOOTH, min_periods=5).mean(),
+            label=f"stage {number}, {size} pixels",
+        )
         hours += part.seconds.iloc[-1] / 3600
     left.set(xlabel="hours of training on a CPU", ylabel="loss", yscale="log", title="training of the UNet")
     left.set_yticks(ticks := [0.5, 1, 2], [f"{tick:g}" for tick in ticks])
