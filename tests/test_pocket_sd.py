@@ -84,8 +84,9 @@ def test_diffusers_alone_generates_from_captions():
 
     def generate(prompt):
         generator = torch.Generator().manual_seed(0)
-        size = {"height": 256, "width": 256}  # pixels, as in its training
-        picture = text_to_image(prompt, num_inference_steps=12, generator=generator, **size).images[0]
+        # As in its training: 256 pixels, and without guidance, which makes waves as rough as noise.
+        settings = {"height": 256, "width": 256, "guidance_scale": 1.0}
+        picture = text_to_image(prompt, num_inference_steps=12, generator=generator, **settings).images[0]
         return np.asarray(picture, float)
 
     tractor = generate("A tractor on the snow under the sky")
@@ -93,9 +94,7 @@ def test_diffusers_alone_generates_from_captions():
     for picture in (tractor, duck):
         cells = picture.reshape(32, 8, 32, 8, 3).mean((1, 3))  # one per latent pixel
         steps = np.abs(np.diff(cells, axis=0)).mean(), np.abs(np.diff(cells, axis=1)).mean()
-        assert (
-            cells.std() > 10 and min(steps) < 0.6 * cells.std()
-        )  # of white noise: 1.13 times; waves lie in one direction
+        assert cells.std() > 10 and max(steps) < 0.75 * cells.std()  # of white noise: 1.13 times
     assert np.abs(tractor - duck).mean() > 2
 
 
@@ -110,4 +109,4 @@ def test_training_is_logged():
     log = pd.read_csv(FOLDER / "training.csv")
     last = log.groupby("stage").loss.agg(["first", "last"])
     assert set(last.index) == {"nouns", "places", "unet-1-256", "unet-2-256"}
-    assert last.loc["unet-2-256", "last"] < 0.4 * last.loc["unet-1-256", "first"]
+    assert last.loc["unet-2-256", "last"] < 0.2 * last.loc["unet-1-256", "first"]
