@@ -134,6 +134,15 @@ def mean_interval(values: Series, level: Real = 0.95) -> tuple[float, float, flo
     return mean, mean - half, mean + half
 
 
+def verdict(interval: tuple[float, float, float], above: str = "better", below: str = "worse") -> str:
+    """What an interval of differences says: `above` or `below` 0, "undecided" if it holds 0, "the same" if it is 0.
+
+    verdict(mean_interval(new - old))    # of scores on the same scenes
+    """
+    _, low, high = interval
+    return above if low > 0 else below if high < 0 else "undecided" if high > low else "the same"
+
+
 def bootstrap_interval(
     scenes: Shaped[np.ndarray, "scenes ..."],
     statistic: Callable[[np.ndarray], float],

@@ -14,7 +14,16 @@ from diffseg.figures.curves import Panel, show_gains, show_sweep, show_tables
 from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 from diffseg.pipeline import DiffSegOutput
-from diffseg.sweeps import best_threshold, by_scene, gains, half_width, leave_one_out, sweep_thresholds
+from diffseg.sweeps import (
+    best_threshold,
+    by_scene,
+    gains,
+    half_width,
+    leave_one_out,
+    mean_interval,
+    sweep_thresholds,
+    verdict,
+)
 
 MIOU = {"a": (0.2, 0.5, 0.4), "b": (0.6, 0.7, 0.9), "c": (0.1, 0.4, 0.3), "d": (0.5, 0.5, 0.6)}
 POINTS = (4, 8, 16)
@@ -147,6 +156,21 @@ def test_interval_holds_the_truth_as_often_as_it_says():
 
 def test_one_scene_has_no_interval():
     assert half_width(pd.DataFrame({"x": [0.5]})).isna().all()
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ((0.2, 0.3, 0.25), "better"),
+        ((-0.2, -0.3, -0.25), "worse"),
+        ((-0.2, 0.3, 0.1), "undecided"),
+        ((0.0, 0.0, 0.0), "the same"),
+    ],
+)
+def test_a_verdict_is_what_a_t_test_says(differences, said):
+    assert verdict(mean_interval(pd.Series(differences))) == said
+    p = stats.ttest_1samp(differences, 0).pvalue
+    assert (p < 0.05) == (said in ("better", "worse"))
 
 
 @pytest.mark.parametrize(
