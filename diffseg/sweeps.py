@@ -10,7 +10,7 @@ DinoSeg, and `best_threshold` chooses.
 
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -125,22 +125,30 @@ def half_width(table: DataFrame, level: Real = 0.95) -> Series:
     return stats.t.ppf((1 + level) / 2, len(table) - 1) * table.sem()
 
 
-def mean_interval(values: Series, level: Real = 0.95) -> tuple[float, float, float]:
-    """The mean over scenes, and the two ends of its confidence interval, see `half_width`.
+class Interval(NamedTuple):
+    """A mean and the two ends of its confidence interval: of differences, a paired comparison.
 
-    Differences on the same scenes make it a paired comparison.
+    f"{interval:+.1f}"    # +2.0, from -1.5 to +5.5
     """
+
+    mean: float
+    low: float
+    high: float
+
+    def verdict(self, above: str = "better", below: str = "worse") -> str:
+        """`above` or `below` 0; "undecided" if it holds 0, "the same" if it is nothing but 0."""
+        if self.low == self.high == 0:
+            return "the same"
+        return above if self.low > 0 else below if self.high < 0 else "undecided"
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:{spec}}, from {self.low:{spec}} to {self.high:{spec}}"
+
+
+def mean_interval(values: Series, level: Real = 0.95) -> Interval:
+    """The mean over scenes, and the two ends of its confidence interval, see `half_width`."""
     mean, half = float(values.mean()), float(half_width(values.to_frame(), level).iloc[0])
-    return mean, mean - half, mean + half
-
-
-def verdict(interval: tuple[float, float, float], above: str = "better", below: str = "worse") -> str:
-    """What an interval of differences says: `above` or `below` 0, "undecided" if it holds 0, "the same" if it is 0.
-
-    verdict(mean_interval(new - old))    # of scores on the same scenes
-    """
-    _, low, high = interval
-    return above if low > 0 else below if high < 0 else "undecided" if high > low else "the same"
+    return Interval(mean, mean - half, mean + half)
 
 
 def bootstrap_interval(

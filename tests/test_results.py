@@ -98,7 +98,7 @@ class TestMaking:
         assert again == first and said.endswith(f"1 scenes from {making.work}, 1 computed")
         assert making(scenes=3)[1].endswith(f"2 scenes from {making.work}, 1 computed")
 
-    @pytest.mark.parametrize("change", ["models", "world", "size", "versions", "settings", "recipe"])
+    @pytest.mark.parametrize("change", ["models", "thresholds", "world", "size", "versions", "settings", "recipe"])
     def test_rows_of_something_else_are_made_anew(self, making, change):
         first, _ = making()
         file = making.work / "900000.json"
@@ -139,10 +139,13 @@ class TestMaking:
 
 class TestOutdated:
     def test_another_model_or_world(self, models):
-        about = {"models": models.fingerprints(["diffusion", "dino"]), "world": world()}
+        roles = ["diffusion", "dino"]
+        about = {"models": models.fingerprints(roles), "thresholds": models.thresholds(roles), "world": world()}
         assert outdated(about, models) == []
         assert outdated({**about, "models": about["models"] | {"dino": "0" * 12}}, models) == ["dino"]
         assert outdated({**about, "world": "0" * 12}, models) == ["world"]
+        lower = about["thresholds"] | {"diffusion": 0.5}
+        assert outdated({**about, "thresholds": lower}, models) == ["threshold of diffusion"]
 
 
 def test_rows_of_a_scene_are_as_the_recipe_says(models):

@@ -15,6 +15,7 @@ from diffseg.merging import anchor_distances
 from diffseg.metrics import image_score
 from diffseg.pipeline import DiffSegOutput
 from diffseg.sweeps import (
+    Interval,
     best_threshold,
     by_scene,
     gains,
@@ -22,7 +23,6 @@ from diffseg.sweeps import (
     leave_one_out,
     mean_interval,
     sweep_thresholds,
-    verdict,
 )
 
 MIOU = {"a": (0.2, 0.5, 0.4), "b": (0.6, 0.7, 0.9), "c": (0.1, 0.4, 0.3), "d": (0.5, 0.5, 0.6)}
@@ -168,9 +168,13 @@ def test_one_scene_has_no_interval():
     ],
 )
 def test_a_verdict_is_what_a_t_test_says(differences, said):
-    assert verdict(mean_interval(pd.Series(differences))) == said
+    assert mean_interval(pd.Series(differences)).verdict() == said
     p = stats.ttest_1samp(differences, 0).pvalue
     assert (p < 0.05) == (said in ("better", "worse"))
+
+
+def test_an_interval_is_written_as_its_mean_and_its_ends():
+    assert f"{Interval(2, -1.5, 5.54):+.1f}" == "+2.0, from -1.5 to +5.5"
 
 
 @pytest.mark.parametrize(

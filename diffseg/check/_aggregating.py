@@ -87,6 +87,11 @@ def _all_to_one(maps: Float[Tensor, "n s s"], size: int) -> Float[Tensor, "n siz
     return _upsample_map(maps, size) / len(maps)
 
 
+def _over_maps(maps: Float[Tensor, "n s s"], size: int) -> Float[Tensor, "n size size"]:
+    larger = _upsample(maps, size)
+    return larger / larger.sum(dim=0)
+
+
 def _mixed_queries(maps: Float[Tensor, "s s s s"], size: int) -> Float[Tensor, "size size size size"]:
     larger = _upsample_map(maps.flatten(0, 1), size).view(*maps.shape[:2], -1)  # [s, s, size * size]
     return _upsample(larger.permute(2, 0, 1), size).permute(1, 2, 0).reshape(size, size, size, size)
@@ -123,6 +128,10 @@ enlarge = Check(
         Mistake(
             "Did you forget to normalise? Each map must sum to 1 again.",
             lambda maps, size: _enlarge(maps, size, _upsample),
+        ),
+        Mistake(
+            "Which axis is a map's? Its values are in the last two axes, and their sum is to be 1.",
+            lambda maps, size: _enlarge(maps, size, _over_maps),
         ),
         Mistake(
             "Did you divide by the factor? A map grows along two axes.",
@@ -169,6 +178,10 @@ def _unweighted_sum(maps, row, column, size):
     return _alike(maps, row, column, size) * len(maps)
 
 
+def _weighted_by_sides(maps, row, column, size):
+    return _map_at(maps, row, column, size) * sum(round(len(probs) ** 0.5) for probs in maps)
+
+
 def _column_of_the_table(maps, row, column, size):
     return _map_at([probs.T / probs.sum(dim=0)[:, None] for probs in maps], row, column, size)
 
@@ -192,6 +205,7 @@ map_at = Check(
         ),
         Mistake("Here every layer weighs the same. R goes with its side.", _alike),
         Mistake("Is that the plain sum of the layers? The weights sum to 1, and so must the map.", _unweighted_sum),
+        Mistake("The weights must sum to 1: divide each side by the sum of all sides.", _weighted_by_sides),
         Mistake(
             "Row and column are swapped: position (row, column) is number row * side + column.",
             lambda maps, row, column, size: _map_at(maps, column, row, size),

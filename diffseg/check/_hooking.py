@@ -97,6 +97,10 @@ mean_of_heads = Check(
         Mistake("That joins the heads before the softmax. Each head has a softmax of its own.", _heads_joined),
         Mistake("Is that the last head alone?", lambda q, k: _probabilities(q[-1], k[-1])),
         Mistake(
+            "The softmax goes over the keys, the last axis: each query shares out its own attention.",
+            lambda q, k: (q @ k.transpose(1, 2) * q.shape[2] ** -0.5).softmax(dim=1).mean(dim=0),
+        ),
+        Mistake(
             "Did you forget to divide by the square root of d?",
             lambda q, k: (q @ k.transpose(1, 2)).softmax(dim=2).mean(dim=0),
         ),

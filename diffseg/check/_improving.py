@@ -54,8 +54,12 @@ cut_cost = Check(
 Matrix = Float[np.ndarray, "n n"]
 
 
+def _kept(attention: Matrix, times: float) -> Matrix:
+    return attention * (attention.mean(axis=0) <= times / len(attention))
+
+
 def _drop_sinks(attention: Matrix, times: float) -> Matrix:
-    kept = attention * (attention.mean(axis=0) <= times / len(attention))
+    kept = _kept(attention, times)
     return kept / kept.sum(axis=1, keepdims=True)
 
 
@@ -73,7 +77,15 @@ drop_sinks = Check(
     mistakes=[
         Mistake(
             "The rows no longer sum to 1: they are no distributions, and the divergence between them means nothing.",
-            lambda attention, times: attention * (attention.mean(axis=0) <= times / len(attention)),
+            _kept,
+        ),
+        Mistake(
+            "Each row is divided by its own sum. Keep the axis, `keepdims=True`, or the sums go to the columns.",
+            lambda attention, times: _kept(attention, times) / _kept(attention, times).sum(axis=1),
+        ),
+        Mistake(
+            "Is that one sum for the whole table? Each row has to sum to 1.",
+            lambda attention, times: _kept(attention, times) / _kept(attention, times).sum(),
         ),
         Mistake(
             "A sink is a key: a column. You have dropped those rows that attend the most to one place.",

@@ -151,5 +151,9 @@ count_pieces = Check(
         Mistake("Label 0 is a segment like any other, not the background.", _without_label_0),
         Mistake("Pixels that share no more than a corner do not hang together.", lambda x: _count_pieces(x, _SQUARE)),
         Mistake("Those are pixels. Count the pieces.", _pixels),
+        Mistake(
+            "An id that no pixel has is missing. It is in 0 pieces, and the list has a number for each id.",
+            lambda labels: [count for count in _count_pieces(labels) if count],
+        ),
     ],
 )

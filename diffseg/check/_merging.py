@@ -180,6 +180,11 @@ def _size_of_the_first(proposals, sizes, threshold):
     return _merge_by_size(proposals, sizes, threshold)[0], sizes[groups.int().argmax(dim=1)]
 
 
+def _maps_counted(proposals, sizes, threshold):
+    groups = merging.greedy_groups(merging.symmetric_kl(proposals, proposals) < threshold)
+    return _merge_by_size(proposals, sizes, threshold)[0], groups.float().sum(dim=1)
+
+
 def _not_divided(proposals, sizes, threshold):
     maps, merged_sizes = _merge_by_size(proposals, sizes, threshold)
     return maps * merged_sizes[:, None], merged_sizes
@@ -201,6 +206,7 @@ merge_by_size = Check(
         Mistake("Did you weigh each map by its size?", _unweighted),
         Mistake("Sum the sizes of all members, not only the first one's.", _size_of_the_first),
         Mistake("Divide by the sum of the sizes: every map must sum to 1.", _not_divided),
+        Mistake("That is how many maps are merged. Sum their sizes.", _maps_counted),
         Mistake(
             "A merged proposal has to leave the list, but here it joins a second group.",
             lambda proposals, sizes, threshold: _merge_by_size(proposals, sizes, threshold, remove_merged=False),

@@ -100,6 +100,10 @@ sum_and_normalise = Check(
         ),
         Mistake("Did you forget to normalise? The result sums to 1.", _sum),
         Mistake(
+            "Divide by the sum, not by the largest value.",
+            lambda maps, size: _sum(maps, size) / _sum(maps, size).max(),
+        ),
+        Mistake(
             "Sum first and normalise once: a layer with little attention to the noun shall count little.",
             lambda maps, size: _normalised(_sum([_normalised(one) for one in maps], size)),
         ),

@@ -33,11 +33,12 @@ Merge = Callable[[float], Float[Tensor, "proposals h w"]]  # factor on the model
 Segment = Callable[[float], Labels]
 
 #: Thresholds in multiples of the model's own.
-FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 2, 8).round(3))
+FACTORS = tuple(float(factor) for factor in np.geomspace(0.5, 2, 7).round(3))
 WALKED = tuple(factor / 10 for factor in FACTORS)  # of a walk, after which all maps are close to each other
 ALONE = (1.0,)  # for an idea that has no threshold
 
 CUT_POWER = 10  # of the cosine between maps, DiffCut's
+CUT_LIMITS = (0.005, 0.01, 0.02, 0.05)  # far below DiffCut's 0.5, which is meant for features: maps differ by more
 
 #: DBSCAN's eps for symmetric KL, in multiples of the model's threshold; and for Euclidean distances.
 KL_EPS = (0.05, 0.07, 0.1, 0.14, 0.2)
@@ -153,7 +154,7 @@ IDEAS = {
     "edges of the picture": Idea(by_method, (Method(rounds=5), Method(rounds=10), Method(rounds=20))),
     "walk": Idea(by_method, (Method(steps=2), Method(steps=3)), WALKED),
     "rank": Idea(by_rank, (0.85,)),
-    "cuts": Idea(by_cuts, (0.3, 0.5, 0.6, 0.7), ALONE),
+    "cuts": Idea(by_cuts, CUT_LIMITS, ALONE),
     "edges of maps": Idea(by_edges, (0.5, 1.0, 2.0)),
     "draws": Idea(by_method, (Method(draws=2),)),
     "time steps": Idea(by_steps, ((100, 300), (200, 300, 400))),

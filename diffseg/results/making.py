@@ -54,8 +54,8 @@ def make(
         raise ValueError(f"name={name!r} must be one of {', '.join(RECIPES)}.")
     recipe, models = RECIPES[name], Models()
     data = open_dataset("pocket", split=recipe.split).head(scenes or recipe.scenes)
-    known = {"models": models.fingerprints(recipe.roles), "world": world(), "size": size, "versions": versions(),
-             "recipe": _source_digest(recipe)}  # fmt: skip
+    known = {"models": models.fingerprints(recipe.roles), "thresholds": models.thresholds(recipe.roles),
+             "world": world(), "size": size, "versions": versions(), "recipe": _source_digest(recipe)}  # fmt: skip
     place = work / name
     place.mkdir(parents=True, exist_ok=True)
     with sole_user(place):
@@ -79,10 +79,12 @@ def make(
 
 
 def outdated(provenance: dict[str, Any], models: Models | None = None) -> list[str]:
-    """What has changed since a table was made: roles of models, or the world of the scenes; empty if nothing has."""
+    """What has changed since a table was made: models, their thresholds, or the scenes' world; empty if nothing has."""
     models = models or Models()
-    found = models.fingerprints(list(provenance["models"]))
+    roles = list(provenance["models"])
+    found, thresholds = models.fingerprints(roles), models.thresholds(roles)
     changed = [role for role, digest in provenance["models"].items() if found[role] != digest]
+    changed += [f"threshold of {role}" for role, tau in provenance["thresholds"].items() if thresholds[role] != tau]
     return changed + (["world"] if provenance["world"] != world() else [])
 
 

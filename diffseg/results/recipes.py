@@ -60,6 +60,11 @@ class Models:
         """Of the models that a table depends on."""
         return {role: fingerprint(getattr(self, role)) for role in roles}
 
+    def thresholds(self, roles: Sequence[str]) -> dict[str, float]:
+        """The merging thresholds of those models that have one: they stand beside the weights, not in them."""
+        models = {role: getattr(self, role) for role in roles}
+        return {role: model.threshold for role, model in models.items() if hasattr(model, "threshold")}
+
 
 @dataclass(frozen=True)
 class Recipe:
