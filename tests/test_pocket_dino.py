@@ -17,11 +17,8 @@ SCENES = 24
 
 @pytest.fixture(scope="module")
 def crops():
-    """Two global crops of each of some scenes that it was not trained on: [2, scenes, 3, 112, 112].
-
-    They are of the flat world, the one that it was trained on.
-    """
-    drawn = [np.asarray(scene(VALIDATION_SEED + index, 224, rich=False).image) for index in range(SCENES)]
+    """Two global crops of each of some scenes that it was not trained on: [2, scenes, 3, 112, 112]."""
+    drawn = [np.asarray(scene(VALIDATION_SEED + index, 224).image) for index in range(SCENES)]
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 255
     return views(pictures, 2, GLOBAL_SCALE, 112, np.random.default_rng(0))
 
