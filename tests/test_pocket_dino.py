@@ -12,7 +12,7 @@ from diffseg.pocket import VALIDATION_SEED, scene
 from diffseg.pocket.training.dino import GLOBAL_SCALE, build_vit, views
 
 FOLDER = data_dir() / "models" / "pocket-dino"
-SCENES = 24
+SCENES = 96
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def test_folder_is_small_and_stock_transformers_load_it():
 
 
 def test_crops_of_one_scene_are_told_from_those_of_others(crops):
-    """What it was trained for. Colours are changed at random, so an untrained one finds few."""
+    """What it was trained for, if briefly. By chance it would be one of a hundred; an untrained one finds 15."""
     torch.manual_seed(0)
     trained = share_found(ViTModel.from_pretrained(FOLDER, add_pooling_layer=False, dtype=torch.float32).eval(), crops)
-    assert trained > 0.5 and trained > share_found(build_vit().eval(), crops) + 0.2
+    assert trained > 0.25 and trained > share_found(build_vit().eval(), crops) + 0.1
 
 
 def test_it_segments():
