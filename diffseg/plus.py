@@ -63,7 +63,7 @@ class Method:
 
 
 #: The paper's own, and the combination that tuning scenes choose (table "beyond-tuning" of `diffseg.results`).
-PAPER, PLUS = Method(), Method(exponent=1.0, rounds=20, factor=1.003)
+PAPER, PLUS = Method(), Method(exponent=1.0, rounds=20)
 
 METHODS = {"paper": PAPER, "plus": PLUS}
 
