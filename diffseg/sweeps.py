@@ -135,11 +135,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def verdict(self, above: str = "better", below: str = "worse") -> str:
-        """`above` or `below` 0; "undecided" if it holds 0, "the same" if it is nothing but 0."""
+    def verdict(self, above: str = "better", below: str = "worse", between: str = "undecided") -> str:
+        """`above` or `below` 0; `between` if it holds 0, "the same" if it is nothing but 0."""
         if self.low == self.high == 0:
             return "the same"
-        return above if self.low > 0 else below if self.high < 0 else "undecided"
+        return above if self.low > 0 else below if self.high < 0 else between
 
     def __format__(self, spec: str) -> str:
         return f"{self.mean:{spec}}, from {self.low:{spec}} to {self.high:{spec}}"

@@ -162,7 +162,7 @@ def glossary() -> Iterator[tuple[str, str, str]]:
     for section in text.split("\n## ")[1:]:
         term, said = section.split("\n", 1)
         said, link = re.fullmatch(
-            r"(.*)\[Chapter \w\d\]\(\.\./\.\./(notebooks/[^)]+)\)\.", " ".join(said.split())
+            r"(.*)\[Chapter (?:\d\d|A\d)\]\(\.\./\.\./(notebooks/[^)]+)\)\.", " ".join(said.split())
         ).groups()
         yield term, said, link
 

@@ -41,7 +41,7 @@ def test_crops_of_one_scene_are_told_from_those_of_others(crops):
     """What it was trained for, if briefly. By chance it would be one of a hundred; an untrained one finds 15."""
     torch.manual_seed(0)
     trained = share_found(ViTModel.from_pretrained(FOLDER, add_pooling_layer=False, dtype=torch.float32).eval(), crops)
-    assert trained > 0.25 and trained > share_found(build_vit().eval(), crops) + 0.1
+    assert trained > 0.3 and trained > share_found(build_vit().eval(), crops) + 0.15
 
 
 def test_it_segments():

@@ -173,6 +173,12 @@ def test_a_verdict_is_what_a_t_test_says(differences, said):
     assert (p < 0.05) == (said in ("better", "worse"))
 
 
+def test_a_verdict_has_the_words_that_it_is_given():
+    words = ("ahead", "behind", "open")
+    ends = ((1, 3), (-3, -1), (-1, 3))
+    assert tuple(Interval(sum(end) / 2, *end).verdict(*words) for end in ends) == words
+
+
 def test_an_interval_is_written_as_its_mean_and_its_ends():
     assert f"{Interval(2, -1.5, 5.54):+.1f}" == "+2.0, from -1.5 to +5.5"
 

@@ -163,8 +163,12 @@ def _map_at(maps: Sequence[Float[Tensor, "_ _"]], row: int, column: int, size: i
     return aggregation.aggregate(maps, size)[row, column]
 
 
+def _sides(maps: Sequence[Float[Tensor, "_ _"]]) -> list[int]:
+    return [round(len(probs) ** 0.5) for probs in maps]
+
+
 def _by_remainder(maps, row, column, size):
-    sides = [round(len(probs) ** 0.5) for probs in maps]
+    sides = _sides(maps)
     rows = [(row % side) * side + column % side for side in sides]
     picked = [_upsample_map(probs[i].view(1, s, s), size)[0] for probs, i, s in zip(maps, rows, sides)]
     return sum(weight * each for weight, each in zip(aggregation.layer_weights(sides), picked))
@@ -179,7 +183,7 @@ def _unweighted_sum(maps, row, column, size):
 
 
 def _weighted_by_sides(maps, row, column, size):
-    return _map_at(maps, row, column, size) * sum(round(len(probs) ** 0.5) for probs in maps)
+    return _map_at(maps, row, column, size) * sum(_sides(maps))
 
 
 def _column_of_the_table(maps, row, column, size):

@@ -181,8 +181,8 @@ def _size_of_the_first(proposals, sizes, threshold):
 
 
 def _maps_counted(proposals, sizes, threshold):
-    groups = merging.greedy_groups(merging.symmetric_kl(proposals, proposals) < threshold)
-    return _merge_by_size(proposals, sizes, threshold)[0], groups.float().sum(dim=1)
+    _, counts = _merge_by_size(proposals, torch.ones_like(sizes), threshold)
+    return _merge_by_size(proposals, sizes, threshold)[0], counts
 
 
 def _not_divided(proposals, sizes, threshold):
