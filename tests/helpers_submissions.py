@@ -1,25 +1,25 @@
-"""Submissions made from notebooks/exercises, with answers of all kinds."""
+"""Submissions made from the notebooks, with answers of all kinds."""
 
 import re
 from pathlib import Path
 
 import nbformat
-from make_exercises import NOTEBOOKS, is_solution
+from make_exercises import NOTEBOOKS, SOLVED, is_solution, read_lesson
 from nbformat.v4 import new_code_cell
 
-EXERCISES = NOTEBOOKS / "exercises"
+LESSONS = sorted(NOTEBOOKS / path.name for path in (NOTEBOOKS / SOLVED).glob("*.ipynb"))  # with exercises
 
 
 def solutions(notebook: str) -> dict[str, str]:
     """The cell of each exercise, solved."""
-    cells = nbformat.read(NOTEBOOKS / notebook, as_version=4).cells
+    cells = read_lesson(NOTEBOOKS / notebook).cells
     return {
         re.search(r"^check\.(\w+)\(", cell.source, re.MULTILINE)[1]: cell.source for cell in cells if is_solution(cell)
     }
 
 
 def hand_in(notebook: str, to: Path, answers: dict[str, str], before: str = "", lesson: bool = True) -> Path:
-    """Write a submission: the open version of a notebook with some of its cells replaced.
+    """Write a submission: a notebook with some of its cells replaced.
 
     Args:
         notebook: name of the file.
@@ -28,7 +28,7 @@ def hand_in(notebook: str, to: Path, answers: dict[str, str], before: str = "", 
         before: the source of a cell that is put before the first exercise.
         lesson: whether the cells of the lesson stay; they do not matter and make the file long.
     """
-    made = nbformat.read(EXERCISES / notebook, as_version=4)
+    made = nbformat.read(NOTEBOOKS / notebook, as_version=4)
     of_cells = {id(cell): re.search(r"^check\.(\w+)\(", cell.source, re.MULTILINE) for cell in made.cells}
     first = next(cell for cell in made.cells if of_cells[id(cell)])
     cells = []

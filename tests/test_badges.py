@@ -17,12 +17,13 @@ REPO = "some-one/some.where"
 
 @pytest.fixture
 def copy(tmp_path):
-    """The files that a name goes into, and two notebooks: without exercises, and with some."""
+    """The files that a name goes into, and two notebooks, each with its solved version."""
     for name in ("pyproject.toml", "CITATION.cff", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "solved").mkdir(parents=True)
     for name in ("00_segment_an_image.ipynb", "05_masks.ipynb"):
-        shutil.copy(ROOT / "notebooks" / name, tmp_path / "notebooks")
+        for kept in (name, f"solved/{name}"):
+            shutil.copy(ROOT / "notebooks" / kept, tmp_path / "notebooks" / kept)
     return tmp_path
 
 

@@ -18,7 +18,7 @@ from book_docstrings import as_rest
 from descriptions import describe
 from formulas import draw
 from make_book import Places, find_places, repository, with_links
-from make_exercises import is_solution, stub
+from make_exercises import is_solution, read_lesson, stub
 
 import diffseg
 
@@ -122,7 +122,7 @@ def test_every_picture_is_described(book):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_has_all_that_its_notebook_has(book, path):
     page = (book / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
-    cells = nbformat.read(path, as_version=4).cells
+    cells = read_lesson(path).cells
     outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
     pictures = sum(any(kind.startswith("image/") for kind in output.get("data", {})) for output in outputs)
     assert len(re.findall(r'<img alt="Figure, ', page)) == pictures

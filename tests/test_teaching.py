@@ -5,17 +5,15 @@ import re
 import make_slides
 import nbformat
 import pytest
-from make_exercises import NOTEBOOKS, is_solution, stub
+from helpers_submissions import LESSONS
+from make_exercises import NOTEBOOKS, is_solution, read_lesson, stub
 from make_otter import assignment, marked, write_assignments
 from make_slides import Deck, blocks, page, selections
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 SELECTED = selections()
 SOLUTIONS = [
-    pytest.param(cell.source, id=cell.id)
-    for path in sorted(NOTEBOOKS.glob("*.ipynb"))
-    for cell in nbformat.read(path, as_version=4).cells
-    if is_solution(cell)
+    pytest.param(cell.source, id=cell.id) for path in LESSONS for cell in read_lesson(path).cells if is_solution(cell)
 ]
 
 
@@ -30,9 +28,9 @@ def test_otter_leaves_students_what_the_open_notebook_has(source):
     assert as_otter_does(marked(source)) == stub(source)
 
 
-@pytest.mark.parametrize("path", sorted((NOTEBOOKS / "exercises").glob("*.ipynb")), ids=lambda path: path.stem[:2])
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem[:2])
 def test_assignment_runs_and_its_tests_expect_what_the_solution_prints(path, capsys):
-    made = assignment(nbformat.read(NOTEBOOKS / path.name, as_version=4), path.stem)
+    made = assignment(read_lesson(path), path.stem)
     nbformat.validate(made)
     cells = [cell for cell in made.cells if cell.cell_type == "code"]
     tests = [cell for cell in cells if cell.outputs]

@@ -158,9 +158,10 @@ TASKS = {
         ("python -m diffseg.results",),
     ),
     "refresh": Task(
-        "run every notebook, store its outputs in the file, make the exercises anew", (f"{RUN} --inplace", EXERCISES)
+        "run every notebook, store its outputs in the file, bring notebooks/solved in step",
+        (f"{RUN} --inplace", EXERCISES),
     ),
-    "exercises": Task("make notebooks/exercises, with the answers taken out, from the notebooks", (EXERCISES,)),
+    "exercises": Task("make the lessons that are read from those in notebooks/solved; outputs stay", (EXERCISES,)),
     "badges": Task(
         "REPO=owner/name: badges for Colab and Binder, the address of the repository; without REPO none",
         ("python tools/make_badges.py",),

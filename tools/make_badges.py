@@ -16,8 +16,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import make_exercises
-
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = "notebooks/00_segment_an_image.ipynb"
 TAG = "colab"
@@ -55,7 +53,8 @@ def with_cell(notebook: dict, repo: str) -> None:
     if repo:
         first = next((index for index, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
         source = CELL.format(address=f"git+https://github.com/{repo}").splitlines(keepends=True)
-        fresh = {"cell_type": "code", "execution_count": 1, "id": TAG, "metadata": {"tags": [TAG]}, "outputs": []}
+        ran = 1 if cells[first : first + 1] and cells[first].get("execution_count") else None
+        fresh = {"cell_type": "code", "execution_count": ran, "id": TAG, "metadata": {"tags": [TAG]}, "outputs": []}
         cells.insert(first, fresh | {"source": source})
     for count, cell in enumerate((cell for cell in cells if cell["cell_type"] == "code"), start=1):
         for counted in [cell, *cell["outputs"]]:
@@ -87,13 +86,13 @@ def citation_with(text: str, repo: str) -> str:
 
 
 def write(repo: str, root: Path = ROOT) -> list[str]:
-    """Write an address everywhere, the exercises made anew; returns the files that changed, relative to `root`."""
+    """Write an address everywhere; returns the files that changed, relative to `root`."""
     edits: dict[str, Callable[[str], str]] = {
         "pyproject.toml": lambda text: pyproject_with(text, repo),
         "CITATION.cff": lambda text: citation_with(text, repo),
         "README.md": lambda text: with_badges(text, repo, FIRST),
     }
-    for path in sorted((root / "notebooks").glob("*.ipynb")):
+    for path in sorted((root / "notebooks").rglob("*.ipynb")):
         name = path.relative_to(root).as_posix()
         edits[name] = lambda text, name=name: notebook_with(text, repo, name)
     changed = []
@@ -102,7 +101,7 @@ def write(repo: str, root: Path = ROOT) -> list[str]:
         if (after := edit(before)) != before:
             (root / name).write_text(after, encoding="utf-8", newline="\n")
             changed.append(name)
-    return changed + [path.relative_to(root).as_posix() for path in make_exercises.write(root / "notebooks")]
+    return changed
 
 
 def main(arguments: list[str] | None = None) -> int:

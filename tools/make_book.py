@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 import nbformat
 from book_chapters import chapter
-from make_exercises import FOLDER
+from make_exercises import SOLVED, read_lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "docs" / "book"
@@ -78,7 +78,7 @@ def find_places(root: Path = ROOT) -> Places:
     pages |= {name: page for name, page in single.items() if (root / name).exists()}
     cards = sorted(root.glob("data/models/*/README.md"))
     pages |= {str(path.relative_to(root)): f"models/{path.parent.name}.md" for path in cards}
-    aliases = {f"notebooks/{FOLDER}/{path.name}": f"notebooks/{path.name}" for path in root.glob("notebooks/*.ipynb")}
+    aliases = {f"notebooks/{SOLVED}/{path.name}": f"notebooks/{path.name}" for path in root.glob("notebooks/*.ipynb")}
     aliases |= {"README.md": "docs/book/index.md"}
     aliases |= {str(path.parent.relative_to(root)): str(path.relative_to(root)) for path in cards}
     return Places(
@@ -133,7 +133,7 @@ def write_source(folder: Path, places: Places) -> None:
     for name, page in places.pages.items():
         fit = partial(with_links, origin=name, places=places, pictures=pictures)
         if name.endswith(".ipynb"):
-            pages[page] = nbformat.writes(chapter(nbformat.read(ROOT / name, as_version=4), fit))
+            pages[page] = nbformat.writes(chapter(read_lesson(ROOT / name), fit))
         elif page.startswith("models/"):
             pages[page] = fit(without_front_matter((ROOT / name).read_text(encoding="utf-8")))
         else:

@@ -1,10 +1,11 @@
-"""Make the open version of every notebook: the same text, with the solutions of its exercises taken out.
+"""Keep the two versions of every lesson with exercises in step: the solved one, and the one that is read.
 
-    python tools/make_exercises.py            # write notebooks/exercises/
-    python tools/make_exercises.py --check    # is it up to date?
+    python tools/make_exercises.py            # bring both up to date; afterwards run what has changed
+    python tools/make_exercises.py --check    # are they?
 
-In a notebook, a code cell tagged "solution" holds one exercise: a function, and the check of it. In the open version
-the body of the function is left to the reader, and the solution follows, folded.
+The source is notebooks/solved/NAME: the whole lesson, without outputs, in which a code cell tagged "solution" holds one
+exercise: a function, and the check of it. From it comes notebooks/NAME, which is read first: there the bodies of those
+functions are left to the reader, and outputs are kept. A lesson without exercises is one file.
 """
 
 import argparse
@@ -18,14 +19,13 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-FOLDER = "exercises"
-TAG = "solution"
+SOLVED = "solved"
+TAG, OPEN_TAG = "solution", "exercise"
 OPEN = "    raise NotImplementedError  # your code"
 NOTE = """
 
-> **The open version.** This is [{name}](../{name}) with its exercises left open. Write each function yourself;
-> the last line of its cell checks it and says what is wrong. A folded hint stands before the cell, and a folded
-> solution after it."""
+> **Solved.** This is [{name}](../{name}) with the solutions of its exercises. Read that one first."""
+LINK = "[A solution](solved/{name}) of this exercise, should you need one."
 
 
 def is_solution(cell: NotebookNode) -> bool:
@@ -69,54 +69,82 @@ def folded(source: str) -> str:
     return f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
 
 
-def open_version(notebook: NotebookNode, name: str) -> NotebookNode:
-    """A copy of a notebook with its exercises left open and without outputs; links lead out of the folder."""
-    copy = nbformat.from_dict(notebook)
-    cells = []
-    for cell in copy.cells:
-        solution = is_solution(cell)
-        original = cell.source
+def read_lesson(path: Path, ran: NotebookNode | None = None) -> NotebookNode:
+    """A lesson with its solutions and its outputs, those of cells that have changed since left out.
+
+    Args:
+        path: of the lesson as it is read, of notebooks/.
+        ran: holds the outputs; None: the file does.
+    """
+    solved = path.parent / SOLVED / path.name
+    if not solved.is_file():
+        return ran or nbformat.read(path, as_version=4)
+    lesson = nbformat.read(solved, as_version=4)
+    first = lesson.cells[0]
+    first.source = first.source.removesuffix(NOTE.format(name=path.name))
+    first.source = first.source.replace(f"notebooks/{SOLVED}/{path.name}", f"notebooks/{path.name}")  # of badges
+    if ran is None and path.is_file():
+        ran = nbformat.read(path, as_version=4)
+    stored = {cell.id: cell for cell in ran.cells} if ran else {}
+    for cell in lesson.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](")
+            continue
+        known, shown = stored.get(cell.id), stub(cell.source) if is_solution(cell) else cell.source
+        if known and known.source == shown:
+            cell.outputs, cell.execution_count = known.outputs, known.execution_count
+    return lesson
+
+
+def solved_version(lesson: NotebookNode, name: str) -> NotebookNode:
+    """A lesson as it is kept in the folder of solutions: without outputs; links lead out of the folder."""
+    solved = nbformat.from_dict(lesson)
+    for cell in solved.cells:
         if cell.cell_type == "code":
-            cell.outputs, cell.execution_count, cell.metadata = [], None, NotebookNode()
+            cell.outputs, cell.execution_count = [], None
         else:
             cell.source = re.sub(r"\]\((?!https?:|#|mailto:)", "](../", cell.source)
-        if solution:
-            cell.source = stub(original)
+    first = solved.cells[0]
+    first.source = first.source.replace(f"notebooks/{name}", f"notebooks/{SOLVED}/{name}")  # of badges
+    first.source += NOTE.format(name=name)
+    return solved
+
+
+def open_version(lesson: NotebookNode, name: str) -> NotebookNode:
+    """A lesson as it is read: its exercises left open, each followed by a link to its solution."""
+    opened = nbformat.from_dict(lesson)
+    cells = []
+    for cell in opened.cells:
         cells.append(cell)
-        if solution:
-            cells.append(new_markdown_cell(folded(original), id=f"{cell.id}-solution"))
-    cells[0].source = cells[0].source.replace(f"notebooks/{name}", f"notebooks/{FOLDER}/{name}")  # of badges
-    cells[0].source += NOTE.format(name=name)
-    copy.cells = cells
-    return copy
+        if is_solution(cell):
+            cell.source = stub(cell.source)
+            cell.metadata = NotebookNode(tags=[OPEN_TAG])
+            cells.append(new_markdown_cell(LINK.format(name=name), id=f"{cell.id}-link"))
+    opened.cells = cells
+    return opened
 
 
-def open_versions(folder: Path = NOTEBOOKS) -> dict[Path, str]:
-    """What should be in the folder of exercises: path -> text."""
+def versions(folder: Path = NOTEBOOKS) -> dict[Path, str]:
+    """What the files of the lessons with exercises should hold: path -> text."""
     made = {}
-    for path in sorted(folder.glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        if any(map(is_solution, notebook.cells)):
-            made[folder / FOLDER / path.name] = nbformat.writes(open_version(notebook, path.name)) + "\n"
+    for solved in sorted((folder / SOLVED).glob("*.ipynb")):
+        lesson = read_lesson(folder / solved.name)
+        made[solved] = nbformat.writes(solved_version(lesson, solved.name)) + "\n"
+        made[folder / solved.name] = nbformat.writes(open_version(lesson, solved.name)) + "\n"
     return made
 
 
 def stale(folder: Path = NOTEBOOKS) -> list[Path]:
-    """Files of the exercises that are missing, differ, or have no notebook any more."""
-    made = open_versions(folder)
-    there = {path: path.read_text(encoding="utf-8") for path in (folder / FOLDER).glob("*.ipynb")}
-    return sorted(path for path in made.keys() | there.keys() if made.get(path) != there.get(path))
+    """Files that are missing or differ from what they should hold."""
+    made = versions(folder)
+    return sorted(path for path in made if not path.is_file() or path.read_text(encoding="utf-8") != made[path])
 
 
 def write(folder: Path = NOTEBOOKS) -> list[Path]:
-    """Bring the exercises up to date; returns the files that were written or removed."""
-    paths, made = stale(folder), open_versions(folder)
+    """Bring the files up to date; returns those that were written."""
+    paths, made = stale(folder), versions(folder)
     for path in paths:
-        if path in made:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(made[path], encoding="utf-8", newline="\n")
-        else:
-            path.unlink()
+        path.write_text(made[path], encoding="utf-8", newline="\n")
     return paths
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
-from make_exercises import NOTEBOOKS, OPEN, bodies, is_solution
+from make_exercises import NOTEBOOKS, OPEN, bodies, is_solution, read_lesson
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 
@@ -107,7 +107,7 @@ def write_assignments(folder: Path, only: Iterable[str] = ()) -> list[Path]:
     """Write those of all notebooks, or of those whose names begin with one of `only`; returns their files."""
     written = []
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read_lesson(path)
         if any(map(is_solution, notebook.cells)) and path.name.startswith(tuple(only) or ""):
             to = folder / path.stem / path.name
             to.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from descriptions import figure_descriptions
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from make_exercises import folded, is_solution
+from make_exercises import SOLVED, folded, is_solution, open_version, read_lesson
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
@@ -201,7 +201,9 @@ def run(path: Path, html: Path | None, inplace: bool, timeout: float) -> bool:
     Raises:
         Stopped: if a signal asks for it; then nothing is written.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_lesson(path)
+    if (path.parent / SOLVED / path.name).is_file():
+        notebook = open_version(notebook, path.name)
     start, problem = time.perf_counter(), None
     try:
         execute(notebook, path.resolve().parent, timeout, path.stem)
@@ -210,7 +212,7 @@ def run(path: Path, html: Path | None, inplace: bool, timeout: float) -> bool:
     print(f"{path.stem:32} {time.perf_counter() - start:7.1f} s  {problem or 'ok'}", flush=True)
     clean(notebook)
     if html:
-        write_html(notebook, html / f"{path.stem}.html")
+        write_html(read_lesson(path, notebook), html / f"{path.stem}.html")
     if inplace and not problem:
         store(notebook, path)
     return not problem
@@ -245,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
         with heeding_signals():
             for path in paths:
                 if options.render:
-                    write_html(nbformat.read(path, as_version=4), options.html / f"{path.stem}.html")
+                    write_html(read_lesson(path), options.html / f"{path.stem}.html")
                 elif not run(path, options.html, options.inplace, options.timeout):
                     failed.append(path.stem)
     except Stopped as stopped:

@@ -224,12 +224,12 @@ RECIPES = {
     "sweep": Recipe(
         "One setting turned, the others at their defaults.", "tune", 180, ("diffusion",), sweep, own_threshold
     ),
-    "timesteps": Recipe("Time steps, each at many thresholds.", "tune", 40, ("diffusion",), timesteps),
+    "timesteps": Recipe("Time steps, each at many thresholds.", "tune", 180, ("diffusion",), timesteps),
     "resolutions": Recipe(
-        "The layers of one resolution alone, at many thresholds; side 0: all.", "tune", 40, ("diffusion",), resolutions
+        "The layers of one resolution alone, at many thresholds; side 0: all.", "tune", 180, ("diffusion",), resolutions
     ),
     "heads": Recipe("How far the heads of a layer disagree.", "tune", 180, ("diffusion",), heads),
-    "noises": Recipe("Other draws of noise; seed -1: none.", "val", 40, ("diffusion",), noises, own_threshold),
+    "noises": Recipe("Other draws of noise; seed -1: none.", "val", 100, ("diffusion",), noises, own_threshold),
     "words": Recipe(
         "Names for masks.", "val", 100, ("diffusion", "captioner"), words, own_threshold
     ),
