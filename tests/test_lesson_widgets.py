@@ -182,6 +182,19 @@ def test_hover_shows_the_proposal_of_the_segment(out):
     assert len(seen) == len(places)
 
 
+def test_a_click_shows_the_map_of_the_position(out):
+    panel = widgets.click_pixels(out)
+    assert healthy(panel)
+    rows, columns = out.attention.shape[:2]
+    for x, y in ((0.1, 0.2), (0.9, 0.7)):
+        with Changes((panel.looked, "picture"), (panel.canvas, "alt")) as changes:
+            click(panel.picture, x, y)
+        assert all(changes.found) and f"at {x:.0%} across and {y:.0%} down" in panel.canvas.alt and healthy(panel)
+        shown = opened(panel.looked.picture).astype(int).sum(axis=2)
+        map_of_it = out.attention[int(y * rows), int(x * columns)]
+        assert shown.flat[int(map_of_it.argmax())] >= shown.max() - 1
+
+
 def test_share_inside_is_all_or_nothing_for_whole_positions():
     proposal, inside = torch.rand(4, 4), torch.zeros(8, 8, dtype=torch.bool)
     inside[:4] = True
@@ -189,7 +202,7 @@ def test_share_inside_is_all_or_nothing_for_whole_positions():
 
 
 def test_an_output_without_its_picture_is_refused(out):
-    for widget in (widgets.hover_segments, widgets.cursor_line):
+    for widget in (widgets.click_pixels, widgets.hover_segments, widgets.cursor_line):
         with pytest.raises(ValueError, match="out.image is None"):
             widget(replace(out, image=None))
 
@@ -657,6 +670,7 @@ def test_pictures_that_are_no_squares(pipe, image):
     assert isinstance(out, DiffSegOutput) and out.image.size == (128, 64)
     layers = pipe.record(wide, crop=False)
     for panel in (
+        widgets.click_pixels(out),
         widgets.hover_segments(out),
         widgets.look_from_pixel(layers, out.image),
         widgets.compare_heads(pipe.record(wide, crop=False, heads="all"), out.image),

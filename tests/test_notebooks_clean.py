@@ -5,7 +5,9 @@ Each check takes a notebook and returns complaints; each is also shown a noteboo
 """
 
 import ast
+import base64
 import html
+import io
 import os
 import re
 import shutil
@@ -16,12 +18,14 @@ import time
 from pathlib import Path
 
 import nbformat
+import PIL.Image
 import pytest
 import run_notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+GUESS = re.compile(r"\b(Guess|Predict|What do you expect|Write down an order)\b")
 MAX_BYTES, MAX_LINES = 1_500_000, 25
 PATIENCE = 120  # seconds for a process to start on a busy machine
 # /home/ada/..., /Users/ada/..., C:\Users\ada, /tmp/..., a kernel's /var/folders: paths of one machine
@@ -95,7 +99,40 @@ def small_metadata(notebook):
     return [f"metadata {sorted(extra)} is saved: `make refresh`"] if extra else []
 
 
-CHECKS = [executed, no_widgets, no_errors, short_cells, no_machine, titled, small_metadata]
+def guesses_first(notebook):
+    """What the text asks to guess is folded until the cell runs."""
+    asked, complaints = False, []
+    for cell in notebook.cells[1:]:  # the first one asks what the whole lesson answers
+        if cell.cell_type == "markdown":
+            if cell.source.startswith("### Exercise"):
+                asked = False
+            elif GUESS.search(cell.source):
+                asked = True
+            elif cell.source.startswith("## "):
+                asked = False
+        elif asked and cell.outputs:
+            asked = False
+            hidden = cell.metadata.get("jupyter", {}).get("outputs_hidden")  # in JupyterLab; the tag is for pages
+            if not hidden or "hide-output" not in cell.metadata.get("tags", []):
+                complaints.append(f"`{cell.source[:40]}` shows what the reader is to guess first")
+    return complaints
+
+
+def sharp_figures(notebook):
+    """A figure has twice as many pixels as it is shown with."""
+    complaints = []
+    for output in (output for cell in code_cells(notebook) for output in cell.outputs):
+        if figure := output.get("data", {}).get("image/jpeg"):
+            pixels = PIL.Image.open(io.BytesIO(base64.b64decode(figure))).width
+            shown = output.metadata.get("image/jpeg", {}).get("width")
+            if not shown or abs(pixels - 2 * shown) > 1:
+                complaints.append(f"a figure of {pixels} pixels is shown with {shown}")
+    return complaints
+
+
+CHECKS = [
+    executed, no_widgets, no_errors, short_cells, no_machine, titled, small_metadata, guesses_first, sharp_figures,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -167,6 +204,13 @@ def printed(text):
 
 
 RAISED = new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])
+_FILE = io.BytesIO()
+PIL.Image.new("RGB", (80, 20)).save(_FILE, "jpeg")
+JPEG = base64.b64encode(_FILE.getvalue()).decode()
+SOFT = new_output("display_data", {"image/jpeg": JPEG})
+SHARP = new_output("display_data", {"image/jpeg": JPEG}, metadata={"image/jpeg": {"width": 40, "height": 10}})
+HIDDEN = {"tags": ["hide-output"], "jupyter": {"outputs_hidden": True}}
+ASKS = new_markdown_cell("## 1. One\n\nGuess first: what is it?")
 VIEW = new_output("display_data", {run_notebooks.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider(value=0)"})
 
 
@@ -193,6 +237,8 @@ VIEW = new_output("display_data", {run_notebooks.WIDGET: {"model_id": "1"}, "tex
         (titled, new_notebook(cells=[cell()])),
         (titled, new_notebook()),
         (small_metadata, notebook(colab={"provenance": []})),
+        (guesses_first, notebook(ASKS, cell(outputs=[printed("it")]))),
+        (sharp_figures, notebook(cell(outputs=[SOFT]))),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -207,8 +253,10 @@ def test_check_accepts_a_good_notebook(check):
         cell(
             "\n".join("1" * MAX_LINES),
             2,
-            [printed("see a/home/dog, https://example.org/home/x, 0x1f697\n")],
+            [printed("see a/home/dog, https://example.org/home/x, 0x1f697\n"), SHARP],
         ),
+        ASKS,
+        new_code_cell("2", execution_count=3, outputs=[printed("it")], metadata=HIDDEN),
         **run_notebooks.METADATA,
     )
     assert check(good) == []

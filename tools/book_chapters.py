@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from descriptions import figure_descriptions
+from descriptions import FIGURES, figure_descriptions
 from make_exercises import folded, is_solution, stub
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
@@ -28,11 +28,18 @@ def chapter(notebook: NotebookNode, fit_links: Callable[[str], str]) -> Notebook
             cells.append(NotebookNode(cell, source=stub(cell.source), outputs=[], execution_count=None, metadata={}))
             cells.append(new_markdown_cell(folded(cell.source)))
         else:
-            alt = {"mystnb": {"image": {"alt": words}}} if words else {}
-            cells.append(NotebookNode(cell, metadata=NotebookNode(alt)))
+            image = {"alt": words} | shown_width(cell) if words else {}
+            cells.append(NotebookNode(cell, metadata=NotebookNode({"mystnb": {"image": image}} if image else {})))
             if is_live(cell):
                 cells.append(new_markdown_cell(LIVE))
     return NotebookNode(notebook, cells=cells)
+
+
+def shown_width(cell: NotebookNode) -> dict[str, str]:
+    """How wide the widest figure of a cell is shown, which holds more pixels than that; empty if it is not said."""
+    said = [output.get("metadata", {}).get(kind, {}) for output in cell.outputs for kind in FIGURES]
+    widths = [each["width"] for each in said if "width" in each]
+    return {"width": f"{max(widths)}px"} if widths else {}
 
 
 def is_live(cell: NotebookNode) -> bool:

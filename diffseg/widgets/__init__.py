@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lessons.naming": ["typed_words"],
         "lessons.painting": ["painted_caption"],
         "lessons.scoring": ["matching_toy"],
-        "lessons.segmenting": ["hover_segments"],
+        "lessons.segmenting": ["click_pixels", "hover_segments"],
         "lessons.tuning": ["hyperparameters"],
     },
 )

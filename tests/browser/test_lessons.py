@@ -131,6 +131,14 @@ def test_00_the_pointer_finds_a_segment_and_its_proposal(opened):
             lesson.press(*["Shift+ArrowUp"] * 6)
 
 
+def test_00_a_click_shows_the_map_of_the_pixel(opened):
+    with opened("00_segment_an_image", "00-click-widget") as lesson:
+        with lesson.says_something_else(), lesson.shows_something_else(1):
+            lesson.page.mouse.click(*lesson.point(0.2, 0.2))
+        with lesson.says_something_else():
+            lesson.press("Shift+ArrowRight", "Shift+ArrowDown", "Enter")
+
+
 def test_01_a_click_asks_every_layer_and_a_click_on_a_layer_its_heads(opened):
     with opened("01_hooking_attention", "01-live-widget") as lesson:
         with lesson.says_something_else(), lesson.shows_something_else(1):

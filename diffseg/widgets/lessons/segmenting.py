@@ -1,4 +1,4 @@
-"""Notebook 00: the segment under the pointer, and the proposal behind it."""
+"""Notebook 00: the map of the pixel that is clicked; the segment under the pointer, and the proposal behind it."""
 
 from numbers import Real
 
@@ -8,7 +8,18 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from diffseg.output import DiffSegOutput
-from diffseg.widgets.lessons.shared import Panel, areas_of, photograph, picture_of, place_at, row, shade, times_even
+from diffseg.widgets.lessons.shared import (
+    Panel,
+    areas_of,
+    middle_of,
+    photograph,
+    picture_of,
+    place_at,
+    ring_at,
+    row,
+    shade,
+    times_even,
+)
 from diffseg.widgets.paint import borders, encode, tint
 
 
@@ -41,6 +52,44 @@ def draw_outline(labels: Tensor, number: int) -> UInt8[np.ndarray, "h w 4"]:
     lines = np.zeros((*labels.shape, 4), np.uint8)
     lines[borders((labels == number).numpy().astype(np.uint8))] = 255
     return lines
+
+
+def describe_map(out: DiffSegOutput, x: Real, y: Real) -> str:
+    """Where a pixel looks, in words."""
+    attention = out.attention[place_at(x, y, out.attention.shape[:2])]
+    even = times_even(attention)
+    across, down = middle_of(divmod(int(even.argmax()), even.shape[1]), even.shape)
+    number = int(out.labels[place_at(x, y, out.labels.shape)])
+    share = share_inside(attention, out.labels == number)
+    return (
+        f"The pixel at {x:.0%} across and {y:.0%} down gives {share:.0%} of its attention to its own segment. It looks "
+        f"hardest at {across:.0%} across and {down:.0%} down: {float(even.max()):.0f} times even attention."
+    )
+
+
+def click_pixels(out: DiffSegOutput) -> Panel:
+    """Click a pixel: the attention map of its position is drawn beside the picture.
+
+    Args:
+        out: what the pipeline returned.
+
+    Raises:
+        ValueError: for an output without its picture.
+    """
+    picture = photograph(picture_of(out), 360, marks=ring_at(0.5, 0.5))
+    looked = photograph(picture_of(out), 360, smooth=False)
+    panel = Panel(picture, [row(picture, looked)], picture=picture, looked=looked)
+
+    def draw() -> None:
+        x, y = picture.marks[0]["x"], picture.marks[0]["y"]
+        attention = out.attention[place_at(x, y, out.attention.shape[:2])]
+        looked.picture, looked.marks = encode(shade(times_even(attention))), ring_at(x, y)
+        looked.alt = f"What the pixel at {x:.0%} across and {y:.0%} down looks at: bright is much."
+        panel.say(describe_map(out, x, y))
+
+    panel.ask(picture, draw)
+    draw()
+    return panel
 
 
 def hover_segments(out: DiffSegOutput) -> Panel:
