@@ -346,6 +346,15 @@ def test_pages_fold_the_solutions(tmp_path):
     assert code_cells(nb)[0].source == source, "the notebook itself must not change"
 
 
+def test_pages_fold_what_is_to_be_guessed(tmp_path):
+    nb = notebook(ASKS, new_code_cell("1", outputs=[printed("it was forty-two")], metadata=HIDDEN), cell("2", 2))
+    run_notebooks.write_html(nb, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<summary>What came out</summary>") == page.count('<details class="guess">') == 1
+    fold = page[page.index('<details class="guess">') :]
+    assert "it was forty-two" in fold[: fold.index("</details>")]
+
+
 def test_pages_describe_figures(tmp_path):
     kinds = {"image/png": "YQ==", "image/jpeg": "Yg==", "image/svg+xml": "<svg/>"}
     cells = [
