@@ -13,7 +13,8 @@ from diffseg.evaluate.counting import is_there
 from diffseg.exits import WRONG
 from diffseg.results.__main__ import main
 from diffseg.results.making import make, outdated, rows_of
-from diffseg.results.recipes import RECIPES, Models
+from diffseg.results.recipes import RECIPES
+from diffseg.results.rows import Models
 
 SIZE = 128
 TOLERANCE = 0.02  # of scores: sums of floats in another order can move a few pixels to another segment

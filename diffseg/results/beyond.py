@@ -1,5 +1,6 @@
 """Tables of notebook 12: every idea of `beyond` tuned on tuning scenes, and its gain on validation scenes."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class View:
         self.pipe, self.image, self.size = pipe, image, image.width
         self.attend = partial(pipe.attend, image, size=self.size)
         self.mean_of = draw_by_draw(self.attend)
+        self.proposals_of = cache(self._proposals_of)  # with the view; a cache of the class would keep every view
 
     @cached_property
     def attention(self) -> Float[Tensor, "h w h w"]:
@@ -78,8 +80,7 @@ class View:
         distances = anchor_distances(attention, POINTS) if distances is None else distances
         return lambda factor: merge(attention, POINTS, threshold=self.pipe.threshold * factor, distances=distances)
 
-    @cache  # noqa: B019 - as long as the view
-    def proposals_of(self, draws: int, steps: int) -> Merge:
+    def _proposals_of(self, draws: int, steps: int) -> Merge:
         """Proposals of a mean attention after some steps of a walk."""
         return cache(self.merged(walk(self.mean_of(draws), steps)))
 
@@ -199,6 +200,7 @@ def gains(models: Any, item: Item, settings: Mapping[str, Any], size: int) -> It
         begun = time.perf_counter()
         labels = IDEAS[name].segment(View(models.diffusion, sample.image), value)(factor)
         seconds = time.perf_counter() - begun
+        gc.collect()  # the view refers to itself, and holds hundreds of megabytes
         yield {"scene": item.name, "idea": name, "value": written, "factor": factor,
                **_scores(labels, sample.truth), "seconds": seconds}  # fmt: skip
 

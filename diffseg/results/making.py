@@ -23,7 +23,8 @@ from ..datasets import open_dataset, world
 from ..files import sole_user, write_whole
 from ..models.versions import versions
 from ..progress import progress
-from .recipes import RECIPES, Models, Recipe, Row
+from .recipes import RECIPES, Recipe
+from .rows import Models, Row
 
 DIGITS = 6  # of a number in a table
 
