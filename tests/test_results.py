@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,12 @@ class TestMaking:
         again, said = making()
         assert again == first and said.endswith(f"1 scenes from {making.work}, 1 computed")
         assert making(scenes=3)[1].endswith(f"2 scenes from {making.work}, 1 computed")
+
+    def test_more_scenes_with_settings_that_are_found_again(self, making, monkeypatch):
+        found = replace(RECIPES["heads"], settings=lambda *_: {"walk": ("steps=2", 1.0)})
+        monkeypatch.setitem(RECIPES, "heads", found)
+        making(scenes=1)
+        assert making(scenes=2)[1].endswith("1 scenes from " + str(making.work) + ", 1 computed")
 
     @pytest.mark.parametrize("change", ["models", "thresholds", "world", "size", "versions", "settings", "recipe"])
     def test_rows_of_something_else_are_made_anew(self, making, change):

@@ -1,5 +1,7 @@
 """How ideas since the paper are tuned and compared, on one small scene."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pandas as pd
@@ -25,6 +27,15 @@ def test_every_idea_gives_labels_without_gaps(name, view):
     assert labels.shape == (SIZE, SIZE) and torch.equal(labels.unique(), torch.arange(len(labels.unique())))
     written = [beyond.describe(value) for value in idea.values]
     assert len(set(written)) == len(written), "the tables could not tell two values apart"
+
+
+def test_a_view_is_let_go(view):
+    mine = beyond.View(view.pipe, view.image)
+    beyond.by_method(mine, Method())(1.0)
+    seen = weakref.ref(mine)
+    del mine
+    gc.collect()
+    assert seen() is None
 
 
 @pytest.mark.parametrize("method", [Method(), Method(draws=2, exponent=1.0), Method(steps=2, rounds=5)])

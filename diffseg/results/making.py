@@ -102,7 +102,7 @@ def _settings(
     file, about = place / "settings.json", {**known, "list": scenes}
     kept = _kept(file, about)
     if kept is None:
-        kept = recipe.settings(models, data, size)
+        kept = json.loads(json.dumps(recipe.settings(models, data, size)))  # lists for tuples, as the files have them
         write_whole(file, json.dumps({"about": about, "rows": kept}).encode())
     return kept
 
