@@ -43,13 +43,13 @@ RECIPES = {
     "sweep": Recipe(
         "One setting turned, the others at their defaults.", "tune", 180, ("diffusion",), rows.sweep, own_threshold
     ),
-    "timesteps": Recipe("Time steps, each at many thresholds.", "tune", 180, ("diffusion",), rows.timesteps),
+    "timesteps": Recipe("Time steps, each at many thresholds.", "tune", 40, ("diffusion",), rows.timesteps),
     "resolutions": Recipe(
-        "The layers of one resolution alone, at many thresholds; side 0: all.", "tune", 180, ("diffusion",),
+        "The layers of one resolution alone, at many thresholds; side 0: all.", "tune", 40, ("diffusion",),
         rows.resolutions,
     ),
     "heads": Recipe("How far the heads of a layer disagree.", "tune", 180, ("diffusion",), rows.heads),
-    "noises": Recipe("Other draws of noise; seed -1: none.", "val", 100, ("diffusion",), rows.noises, own_threshold),
+    "noises": Recipe("Other draws of noise; seed -1: none.", "val", 40, ("diffusion",), rows.noises, own_threshold),
     "words": Recipe("Names for masks.", "val", 100, ("diffusion", "captioner"), rows.words, own_threshold),
     "limits": Recipe("Remedies for small things.", "val", 100, ("diffusion",), limits.remedies, own_threshold),
     "limits-things": Recipe("Pieces of truths by size.", "val", 100, ("diffusion",), limits.things, own_threshold),
