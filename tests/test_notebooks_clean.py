@@ -163,9 +163,9 @@ RUN = 4  # lines in a row that two notebooks must not share
 
 
 def lessons(notebook):
-    """Code of the text itself: without the first cell, which sets up, that for Colab, and solutions of exercises."""
+    """Code of the text itself: without the first cell, which sets up, that for Colab, and exercises."""
     cells = [cell for cell in code_cells(notebook) if "colab" not in cell.metadata.get("tags", [])]
-    return [cell.source for cell in cells[1:] if "solution" not in cell.metadata.get("tags", [])]
+    return [cell.source for cell in cells[1:] if "exercise" not in cell.metadata.get("tags", [])]
 
 
 def definitions(notebook):

@@ -34,7 +34,7 @@ class Recipe:
     finish: Callable[[list[Row], Dataset], dict[str, pd.DataFrame]] | None = None
 
 
-#: Name -> how the table is made, with as many scenes as the paper tunes on (180) or as are validated on (100).
+#: Name -> how the table is made: of 180 tuning or 100 validation scenes, or of fewer where a scene takes long.
 RECIPES = {
     "validation": Recipe(
         "All methods on validation scenes.", "val", 100, ("diffusion", "dino", "captioner"), rows.validation,
