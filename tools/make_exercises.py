@@ -134,18 +134,26 @@ def versions(folder: Path = NOTEBOOKS) -> dict[Path, str]:
     return made
 
 
+def outdated(folder: Path) -> dict[Path, str]:
+    """Files that are missing or differ from what they should hold, in their order: path -> text."""
+    return {
+        path: text
+        for path, text in sorted(versions(folder).items())
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
+
+
 def stale(folder: Path = NOTEBOOKS) -> list[Path]:
     """Files that are missing or differ from what they should hold."""
-    made = versions(folder)
-    return sorted(path for path in made if not path.is_file() or path.read_text(encoding="utf-8") != made[path])
+    return list(outdated(folder))
 
 
 def write(folder: Path = NOTEBOOKS) -> list[Path]:
     """Bring the files up to date; returns those that were written."""
-    paths, made = stale(folder), versions(folder)
-    for path in paths:
-        path.write_text(made[path], encoding="utf-8", newline="\n")
-    return paths
+    texts = outdated(folder)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8", newline="\n")
+    return list(texts)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,7 +27,7 @@ from descriptions import figure_descriptions
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from make_exercises import SOLVED, folded, is_solution, open_version, read_lesson
+from make_exercises import folded, is_solution, open_version, read_lesson
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
@@ -201,9 +201,7 @@ def run(path: Path, html: Path | None, inplace: bool, timeout: float) -> bool:
     Raises:
         Stopped: if a signal asks for it; then nothing is written.
     """
-    notebook = read_lesson(path)
-    if (path.parent / SOLVED / path.name).is_file():
-        notebook = open_version(notebook, path.name)
+    notebook = open_version(read_lesson(path), path.name)
     start, problem = time.perf_counter(), None
     try:
         execute(notebook, path.resolve().parent, timeout, path.stem)

@@ -81,7 +81,6 @@ def style() -> None:
     if shell is not None:
         inline = InlineBackend.instance(parent=shell)
         inline.figure_formats = {"jpeg"}
-        inline.print_figure_kwargs = {"bbox_inches": "tight"}
         shell.display_formatter.formatters["image/jpeg"].for_type(Figure, _sharp_jpeg)
 
 

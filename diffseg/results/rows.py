@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from .. import ITERATIONS, POINTS, TIMESTEP
 from ..aggregation import aggregate
@@ -76,16 +77,18 @@ def sweep(models: Models, item: Item, settings: Mapping[str, Any], size: int) ->
     for t in TIMESTEPS:
         attention = pipe.attend(sample.image, timestep=t, size=size)
         distances = anchor_distances(attention)
-        yield _scored(item, sample, merge(attention, threshold=own, distances=distances), knob="t", value=t)
+        yield _scored_proposals(item, sample, merge(attention, threshold=own, distances=distances), knob="t", value=t)
         if t != TIMESTEP:
             continue
         passes = merge_passes(attention, iterations=max(PASSES), threshold=own, distances=distances)
         for count in PASSES:
-            yield _scored(item, sample, passes[count - 1], knob="N", value=count)
+            yield _scored_proposals(item, sample, passes[count - 1], knob="N", value=count)
         for tau in THRESHOLDS:
-            yield _scored(item, sample, merge(attention, threshold=tau, distances=distances), knob="tau", value=tau)
+            yield _scored_proposals(
+                item, sample, merge(attention, threshold=tau, distances=distances), knob="tau", value=tau
+            )
         for points in (side for side in SIDES if side <= attention.shape[0]):
-            yield _scored(item, sample, merge(attention, points, threshold=own), knob="M", value=points)
+            yield _scored_proposals(item, sample, merge(attention, points, threshold=own), knob="M", value=points)
 
 
 @torch.no_grad()
@@ -125,10 +128,7 @@ def noises(models: Models, item: Item, settings: Mapping[str, Any], size: int) -
         attention = models.diffusion.attend(sample.image, seed=max(seed, 0), noise=seed >= 0, size=size)
         labels = suppress(merge(attention, threshold=settings["threshold"]), size)
         usual = labels if usual is None else usual
-        accuracy, miou = image_score(labels, sample.truth)
-        moved = 1 - image_score(labels, usual)[0]
-        yield {"scene": item.name, "seed": seed, "accuracy": accuracy, "miou": miou,
-               "segments": len(labels.unique()), "moved": moved}  # fmt: skip
+        yield scored(item, sample, labels, seed=seed) | {"moved": moved(labels, usual)}
 
 
 def words(models: Models, item: Item, settings: Mapping[str, Any], size: int) -> Iterator[Row]:
@@ -194,13 +194,22 @@ def _at_thresholds(item: Item, sample: Sample, attention: Any, points: int, **co
     distances = anchor_distances(attention, points)
     for tau in THRESHOLDS:
         proposals = merge(attention, points, ITERATIONS, tau, distances=distances)
-        yield _scored(item, sample, proposals, **columns, threshold=tau)
+        yield _scored_proposals(item, sample, proposals, **columns, threshold=tau)
 
 
-def _scored(item: Item, sample: Sample, proposals: Any, **columns: Any) -> Row:
-    labels = suppress(proposals, sample.truth.shape[0])
+def scored(item: Item, sample: Sample, labels: Tensor, **columns: Any) -> Row:
+    """The row of one segmentation of a scene; the columns stand after the scene's name."""
     accuracy, miou = image_score(labels, sample.truth)
     return {"scene": item.name, **columns, "accuracy": accuracy, "miou": miou, "segments": len(labels.unique())}
+
+
+def moved(labels: Tensor, usual: Tensor) -> float:
+    """The share of pixels that are in another segment than usual, segments matched."""
+    return 1 - image_score(labels, usual)[0]
+
+
+def _scored_proposals(item: Item, sample: Sample, proposals: Any, **columns: Any) -> Row:
+    return scored(item, sample, suppress(proposals, sample.truth.shape[0]), **columns)
 
 
 def _choose_eps(pipe: DiffSegPipeline, size: int, scenes: int) -> float:

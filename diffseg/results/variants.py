@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..datasets import Item, Sample
+from ..datasets import Item
 from ..masks import suppress
-from ..metrics import image_score
 from ..variants import DRAWS, VARIANTS, propose, remedies
+from .rows import moved, scored
 
 
 @torch.no_grad()
@@ -22,13 +21,9 @@ def compare_all(models: Any, item: Item, settings: Mapping[str, Any], size: int)
     proposals = {name: propose(passes, variant, threshold) for name, variant in VARIANTS.items()}
     paper = suppress(proposals["paper"], size)
     for name, maps in proposals.items():
-        yield _row(item, sample, "variant", name, suppress(maps, size), paper)
+        labels = suppress(maps, size)
+        yield scored(item, sample, labels, kind="variant", way=name) | {"moved": moved(labels, paper)}
     per_position = paper.numel() // proposals["paper"][0].numel()
     for name, repair in remedies(per_position, size).items():
-        yield _row(item, sample, "remedy", name, repair(proposals["paper"]), paper)
-
-
-def _row(item: Item, sample: Sample, kind: str, way: str, labels: Tensor, paper: Tensor) -> dict[str, Any]:
-    accuracy, miou = image_score(labels, sample.truth)
-    return {"scene": item.name, "kind": kind, "way": way, "accuracy": accuracy, "miou": miou,
-            "segments": len(labels.unique()), "moved": 1 - image_score(labels, paper)[0]}  # fmt: skip
+        labels = repair(proposals["paper"])
+        yield scored(item, sample, labels, kind="remedy", way=name) | {"moved": moved(labels, paper)}

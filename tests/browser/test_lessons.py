@@ -75,6 +75,13 @@ class Lesson:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def ask_by_mouse_and_keys(self, place, *keys):
+        """A click on the picture, then keys: each changes what is said, the click also the picture beside it."""
+        with self.says_something_else(), self.shows_something_else(1):
+            self.page.mouse.click(*self.point(*place))
+        with self.says_something_else():
+            self.press(*keys)
+
     @contextmanager
     def says_something_else(self):
         """Whatever is done within changes the sentence, and what the picture says to those who cannot see it."""
@@ -133,18 +140,12 @@ def test_00_the_pointer_finds_a_segment_and_its_proposal(opened):
 
 def test_00_a_click_shows_the_map_of_the_pixel(opened):
     with opened("00_segment_an_image", "00-click-widget") as lesson:
-        with lesson.says_something_else(), lesson.shows_something_else(1):
-            lesson.page.mouse.click(*lesson.point(0.2, 0.2))
-        with lesson.says_something_else():
-            lesson.press("Shift+ArrowRight", "Shift+ArrowDown", "Enter")
+        lesson.ask_by_mouse_and_keys((0.2, 0.2), "Shift+ArrowRight", "Shift+ArrowDown", "Enter")
 
 
 def test_01_a_click_asks_every_layer_and_a_click_on_a_layer_its_heads(opened):
     with opened("01_hooking_attention", "01-live-widget") as lesson:
-        with lesson.says_something_else(), lesson.shows_something_else(1):
-            lesson.page.mouse.click(*lesson.point(0.2, 0.2))
-        with lesson.says_something_else():
-            lesson.press("Shift+ArrowRight", "Shift+ArrowDown", "Enter")
+        lesson.ask_by_mouse_and_keys((0.2, 0.2), "Shift+ArrowRight", "Shift+ArrowDown", "Enter")
         lesson.watched.shoot("lesson_01-all", lesson.panel)
         with lesson.says_something_else():
             lesson.page.mouse.click(*lesson.point(0.1, 0.9, 1))
@@ -157,10 +158,7 @@ def test_01_a_click_asks_every_layer_and_a_click_on_a_layer_its_heads(opened):
 
 def test_02_heads_of_a_layer_at_a_pixel(opened):
     with opened("02_do_heads_agree", "02-live-widget") as lesson:
-        with lesson.says_something_else(), lesson.shows_something_else(1):
-            lesson.page.mouse.click(*lesson.point(0.5, 0.8))
-        with lesson.says_something_else():
-            lesson.press("Shift+ArrowUp", "Enter")
+        lesson.ask_by_mouse_and_keys((0.5, 0.8), "Shift+ArrowUp", "Enter")
         with lesson.says_something_else():
             lesson.panel.locator("select").select_option(index=9)
         assert lesson.panel.locator("table").is_visible()
