@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from helpers_models import TEXT_WIDTH, tiny_unet
 
 from diffseg.pocket.training import non_local_means
+from diffseg.pocket.training.loop import gaussian
 from diffseg.pocket.training.non_local_means import (
     Attentions,
     draw_queries,
@@ -44,7 +45,7 @@ def test_the_loss_is_the_formula():
     rng, by_side = np.random.default_rng(5), []
     for side in (SIDE, 2):
         clean = F.avg_pool2d(values, SIDE // side).flatten(2).mT  # [n, positions, 4]
-        noise = torch.from_numpy(rng.standard_normal((2, 1, side**2, 4), dtype=np.float32))
+        noise = gaussian((2, 1, side**2, 4), rng, "cpu")
         rng.choice(side**2, side**2, replace=False)  # the positions that are asked: all
         errors = []
         for query, key in (layer for layer in layers if layer.shape[3] == side**2):

@@ -16,7 +16,7 @@ from diffseg.pocket import scene
 from diffseg.pocket.training.__main__ import main
 from diffseg.pocket.training.loop import OutOfTime, find_snapshots
 from diffseg.pocket.training.own import OwnPictures, read_collection, shorten_caption
-from diffseg.pocket.training.recipes import OWN, Stage, train_own
+from diffseg.pocket.training.recipes import OWN, Generation, Stage, train_own
 
 START = data_dir() / "models" / "pocket-sd"
 CAPTIONS = [
@@ -170,12 +170,18 @@ def test_a_training_on_ones_own_pictures_goes_on_after_stops(tmp_path, capsys):
     for number, one in enumerate(drawn):
         one.image.save(folder / f"{number}.png")
     (folder / "bad.png").write_bytes(b"")
-    recipe = replace(OWN, nouns=Stage(128, 100, 2, 32), place_steps=2, unet=(Stage(128, 8, 2, 2, 0.5),), workers=0)
+    recipe = replace(
+        OWN,
+        nouns=Stage(128, 100, 2, 32),
+        places=(Generation(128, 2, 0.5),),
+        unet=(Stage(128, 8, 2, 2, 0.5),),
+        workers=0,
+    )
 
     def go_on(deadline):
         train_own(replace(recipe, deadline=deadline), folder, START, runs, target)
 
-    for stopped_in in ("latents-128-10-own-.*: 8 of 10", "nouns: 1 of 2", "places: 1 of 2", "unet-1-128: 1 of 2"):
+    for stopped_in in ("latents-128-10-own-.*: 8 of 10", "nouns: 1 of 2", "places-1-128: 1 of 2", "unet-1-128: 1 of 2"):
         with pytest.raises(OutOfTime, match=stopped_in):
             go_on(0.0)
     assert not target.exists()

@@ -39,6 +39,7 @@ from diffseg.pocket.training.pictures import Pictures, draw_scenes
 from diffseg.pocket.training.place_net import PLACES_FILE
 from diffseg.pocket.training.places import NOUNS_FILE
 from diffseg.pocket.training.recipes import (
+    Generation,
     Recipe,
     Stage,
     train_pocket_blip,
@@ -264,8 +265,9 @@ def test_latents_of_another_autoencoder_are_not_mistaken(tmp_path):
 def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     """The whole recipe, some steps of each stage: a folder for DiffSeg and for stock Stable Diffusion."""
     recipe = Recipe(
-        vae_steps=2, vae_batch=4, nouns=Stage(128, 8, 10, 4), place_steps=10,
-        unet=(Stage(128, 8, 2, 2), Stage(512, 4, 1, 1)),
+        vae_steps=2, vae_batch=4, nouns=Stage(128, 8, 10, 4),
+        places=(Generation(128, 10, 0.5), Generation(128, 10, 0.25), Generation(256, 10, 0.0)),
+        unet=(Stage(128, 8, 2, 2), Stage(512, 4, 1, 1, also=256)),
         tuning_scenes=1, captions=50, workers=0,
     )  # fmt: skip
     train_pocket_sd(recipe, runs=tmp_path / "runs", target=tmp_path / "model")
@@ -277,7 +279,12 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     drawn = text_to_image("a dog on the grass", num_inference_steps=2, height=64, width=64).images[0]
     assert drawn.size == (64, 64)
     stages = pd.read_csv(tmp_path / "model" / "training.csv").stage
-    assert set(stages) == {"nouns", "places"}  # of ten steps each; the others are too few for a line
+    assert set(stages) == {
+        "nouns",
+        "places-1-128",
+        "places-2-128",
+        "places-3-256",
+    }  # of ten steps each; the others are too few for a line
     torch.testing.assert_close(segmented.attention.sum((2, 3)), torch.ones(64, 64))
     for stage, step in (("unet-1-128", 2), ("unet-2-512", 1)):
         assert list(loop.find_snapshots(tmp_path / "runs" / stage)) == [step]
@@ -286,7 +293,7 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
 def test_autoencoder_and_teachers_can_be_those_of_another_model(tmp_path):
     recipe = Recipe(
         nouns=Stage(128, 8, 10, 4),
-        place_steps=10,
+        places=(Generation(128, 10, 0.5),),
         unet=(Stage(128, 8, 10, 2),),
         tuning_scenes=1,
         captions=50,

@@ -14,6 +14,7 @@ a CPU.
 
 import argparse
 import math
+import os
 import shutil
 import sys
 import time
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     given = _parse(arguments)
     recipe = OWN if given.what == "own" else Recipe()
-    recipe = replace(recipe.longer(given.longer), deadline=started + 60 * given.minutes)
+    recipe = replace(recipe.longer(given.longer), workers=given.workers, deadline=started + 60 * given.minutes)
     if given.what == "restart":
         shutil.rmtree(given.runs, ignore_errors=True)
     try:
@@ -90,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scenes", type=int, help=f"how many scenes to tune or validate on; without it 100, of `story` {SCENES}"
     )
     parser.add_argument("--device", default=best_device())
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that draw scenes and prepare steps for a GPU"
+    )
     parser.add_argument(
         "--from", type=Path, metavar="MODEL", dest="start",
         help="of `own`: the model to go on from, by default the embedded pocket-sd; of `all` and `restart`: the model "

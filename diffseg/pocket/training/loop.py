@@ -11,21 +11,26 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ...files import write_whole
+
+T = TypeVar("T")
 
 _SNAPSHOT = "snapshot-{:06d}.safetensors"
 
@@ -62,6 +67,34 @@ def muon_and_adamw(model: nn.Module, muon: float = 0.02, adamw: float = 1e-3) ->
         torch.optim.Muon(matrices, lr=muon, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=adamw, betas=(0.9, 0.98), weight_decay=0.01),
     ]
+
+
+def gaussian(shape: Sequence[int], rng: np.random.Generator, device: str | torch.device) -> Float[Tensor, "..."]:
+    """Standard normal numbers, drawn on the device, which is much faster; other devices draw others."""
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    return torch.randn(tuple(shape), generator=generator, device=device)
+
+
+class Ahead:
+    """What a training needs for one step after the other, prepared by worker processes while the device computes.
+
+    Args:
+        steps: by the number of a step, what it needs; depends on nothing else, so that a resumed training goes on with
+            the same.
+        last: the number of steps.
+        workers: processes; 0: this one, when asked.
+    """
+
+    def __init__(self, steps: Dataset[T], last: int, workers: int = 0) -> None:
+        self.steps, self.last, self.workers = steps, last, workers
+        self._coming: Iterator[T] | None = None
+
+    def take(self, step: int) -> T:
+        """For a step: any one at first, then the next ones in turn."""
+        if self._coming is None:
+            numbers = range(step, self.last)
+            self._coming = iter(DataLoader(self.steps, batch_size=None, sampler=numbers, num_workers=self.workers))
+        return next(self._coming)
 
 
 def rate(step: int, plan: Plan) -> float:

@@ -26,6 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .loop import gaussian
+
 #: Standard deviation of the noise in the values at DiffSeg's timestep, and its least and its greatest.
 VALUE_NOISE, LEAST_NOISE, MOST_NOISE = 1.5, 0.1, 4.0
 TIMESTEP = 300
@@ -120,8 +122,8 @@ def non_local_means_loss(
     errors: dict[int, list[Tensor]] = {}
     for side in sorted({side_of(layer) for layer in layers}, reverse=True):
         clean = rearrange(F.adaptive_avg_pool2d(values, side), "n c h w -> n 1 (h w) c")
-        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32)).to(clean.device)
-        noisy, chosen = clean + levels[:, None, None, None] * noise, draw_queries(side, rng).to(clean.device)
+        noisy = clean + levels[:, None, None, None] * gaussian(clean.shape, rng, clean.device)
+        chosen = draw_queries(side, rng).to(clean.device)
         errors[side] = [
             (_filtered(query[:, :, chosen], key, noisy) - clean[:, :, chosen]).square().mean()
             for query, key in layers

@@ -105,7 +105,7 @@ def draw_mirrored(
     """The numbers of random scenes, and their maps; half of the batches are mirrored: captions do not mention left and
     right."""
     chosen = np.sort(rng.choice(len(maps[0]), batch, replace=False))
-    drawn = [torch.from_numpy(values[chosen].astype(np.float32)).to(device) for values in maps]
+    drawn = [torch.from_numpy(values[chosen]).to(device).float() for values in maps]
     return chosen, [values.flip(-1) for values in drawn] if rng.random() < 0.5 else drawn
 
 

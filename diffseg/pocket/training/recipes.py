@@ -47,6 +47,7 @@ class Stage:
     steps: int
     batch: int
     lr_scale: float = 1.0  # factor on the learning rates
+    also: int = 0  # pixels: of the same scenes on which some of the steps are made, see `unet.ALSO`; 0: none
 
     def longer(self, factor: float) -> "Stage":
         """More steps, on correspondingly more scenes."""
@@ -55,6 +56,19 @@ class Stage:
     def of_at_most(self, pictures: int) -> "Stage":
         """The same stage where there are no more pictures than that."""
         return replace(self, scenes=min(self.scenes, pictures), batch=min(self.batch, pictures))
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The training of a network of places on what the one before it answers, the first one on those of nouns."""
+
+    size: int  # pixels of the scenes, as many as those of the nouns
+    steps: int
+    shared: float  # of its own answers, see `place_net.SHARED`
+
+    def longer(self, factor: float) -> "Generation":
+        """More steps."""
+        return replace(self, steps=round(self.steps * factor))
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ class Recipe:
     vae_steps: int = 600
     vae_batch: int = 16
     nouns: Stage = Stage(256, 8000, 5000, 32)  # at least as many scenes as any stage of the UNet
-    place_steps: int = 800  # on the same scenes, in batches of the same size
+    places: tuple[Generation, ...] = (Generation(256, 800, 0.5),)  # in batches of the same size
     unet: tuple[Stage, ...] = (Stage(256, 8000, 1200, 8), Stage(256, 8000, 1400, 8))
     blip_scenes: int = 16000
     blip_steps: int = 2500
@@ -80,6 +94,10 @@ class Recipe:
     workers: int = 2
     deadline: float = math.inf  # value of `time.monotonic()` after which training stops, to be resumed
 
+    def ahead(self, device: str) -> int:
+        """Processes that prepare steps: none where they would take the processor from the training itself."""
+        return 0 if torch.device(device).type == "cpu" else self.workers
+
     def longer(self, factor: float) -> "Recipe":
         """The same recipe with more steps, on correspondingly more scenes."""
         return replace(
@@ -89,7 +107,7 @@ class Recipe:
             blip_steps=round(self.blip_steps * factor),
             unet=tuple(stage.longer(factor) for stage in self.unet),
             nouns=self.nouns.longer(factor),
-            place_steps=round(self.place_steps * factor),
+            places=tuple(generation.longer(factor) for generation in self.places),
             dino=tuple(stage.longer(factor) for stage in self.dino),
         )
 
@@ -102,7 +120,7 @@ def unet_folders(stages: Sequence[Stage]) -> list[str]:
 #: For one's own pictures: shorter, since the weights are there, and with slower steps, which keep what they know.
 OWN = Recipe(
     nouns=Stage(256, 12000, 2000, 32),
-    place_steps=500,
+    places=(Generation(256, 500, 0.5),),
     unet=(Stage(256, 12000, 1500, 8, 0.5), Stage(512, 4000, 300, 4, 0.5)),
 )
 
@@ -144,17 +162,15 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
         OutOfTime: after the recipe's deadline, as do all recipes.
     """
     if start is None:
-        vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline)
+        vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline, recipe.ahead(device))
     else:
         vae = DiffSegPipeline.from_pretrained(start).vae.to(device)
     tokenizer = _learn_tokenizer(recipe)
     torch.manual_seed(0)
     pipe = DiffSegPipeline(vae, build_text_encoder(tokenizer), tokenizer, build_unet(), build_scheduler())
 
-    def encode(stage: Stage) -> Latents:
-        return encode_scenes(
-            pipe.vae, stage.scenes, stage.size, runs / "latents", recipe.workers, deadline=recipe.deadline,
-        )  # fmt: skip
+    def encode(scenes: int, size: int) -> Latents:
+        return encode_scenes(pipe.vae, scenes, size, runs / "latents", recipe.workers, deadline=recipe.deadline)
 
     teachers = Teachers() if start is None else Teachers.load(start)
     teachers, logs = _train_unet_in_stages(pipe, encode, POCKET_WORLD, recipe, runs, device, teachers)
@@ -171,7 +187,7 @@ def train_own(recipe: Recipe, folder: Path, start: Path, runs: Path, target: Pat
     choose another one by. Which nouns are learned, and what was skipped, is printed.
 
     Args:
-        recipe: such as `OWN`; `nouns`, `unet`, `workers` and `deadline` are used.
+        recipe: such as `OWN`; `nouns`, `places`, `unet`, `workers` and `deadline` are used.
         folder: the pictures, see `read_collection`.
         start: the folder of the model to go on from; one with the topology of pocket-sd.
         runs: for checkpoints, latents and logs; pictures or a start that change are trained anew, beside the others.
@@ -199,8 +215,8 @@ def train_own(recipe: Recipe, folder: Path, start: Path, runs: Path, target: Pat
     )
     own_runs = runs / f"own-{sha256(f'{pictures.digest} {fingerprint(pipe)}'.encode()).hexdigest()[:LENGTH]}"
 
-    def encode(stage: Stage) -> Latents:
-        chosen = OwnPictures(pictures, stage.scenes, stage.size)
+    def encode(scenes: int, size: int) -> Latents:
+        chosen = OwnPictures(pictures, scenes, size)
         return encode_pictures(pipe.vae, chosen, runs / "latents", recipe.workers, recipe.deadline)
 
     torch.manual_seed(0)
@@ -250,9 +266,13 @@ def train_pocket_dino(recipe: Recipe, runs: Path, target: Path, device: str = "c
     tune_dino(target, recipe.tuning_scenes)
 
 
+#: How many scenes, how many pixels -> their latents.
+Encode = Callable[[int, int], Latents]
+
+
 def _train_unet_in_stages(
     pipe: DiffSegPipeline,
-    encode: Callable[[Stage], Latents],
+    encode: Encode,
     vocabulary: Vocabulary,
     recipe: Recipe,
     runs: Path,
@@ -264,40 +284,55 @@ def _train_unet_in_stages(
     Returns:
         The teachers, with those that were missing, and the logs.
     """
-    small = encode(recipe.nouns)
-    teachers, stages = _complete(teachers, small, vocabulary, recipe, runs, device)
-    folders = unet_folders(recipe.unet)
+    teachers, stages = _complete(teachers, encode, vocabulary, recipe, runs, device)
+    taught, folders = recipe.places[-1], unet_folders(recipe.unet)
     for number, (stage, folder) in enumerate(zip(recipe.unet, folders, strict=True)):
-        lessons = Lessons(encode(stage), small, teachers.places, pipe.tokenizer, vocabulary)
+        lessons = Lessons(
+            encode(stage.scenes, stage.size), encode(recipe.nouns.scenes, taught.size), teachers.places,
+            pipe.tokenizer, vocabulary, encode(stage.scenes, stage.also) if stage.also else None, taught.shared,
+        )  # fmt: skip
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
         denoiser = train_unet(
             denoiser, lessons, runs / folder, stage.steps, stage.batch, stage.lr_scale, device,
-            seed=stage.size + number, deadline=recipe.deadline,
+            seed=stage.size + number, deadline=recipe.deadline, workers=recipe.ahead(device),
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
     return teachers, pd.concat([_log(runs, stage) for stage in [*stages, *folders]])
 
 
 def _complete(
-    teachers: Teachers, small: Latents, vocabulary: Vocabulary, recipe: Recipe, runs: Path, device: str
+    teachers: Teachers, encode: Encode, vocabulary: Vocabulary, recipe: Recipe, runs: Path, device: str
 ) -> tuple[Teachers, list[str]]:
     """Train the teachers that are missing: all of them, and the names of the stages in which they were trained."""
     stages = []
     if teachers.nouns is None:
         nouns = train_noun_net(
-            small, runs / "nouns", recipe.nouns.steps, recipe.nouns.batch, device, deadline=recipe.deadline,
-            vocabulary=vocabulary,
+            encode(recipe.nouns.scenes, recipe.nouns.size), runs / "nouns", recipe.nouns.steps, recipe.nouns.batch,
+            device, deadline=recipe.deadline, vocabulary=vocabulary,
         )  # fmt: skip
         teachers = Teachers(nouns)  # a network of places is a pupil of the nouns it was trained with
         stages.append("nouns")
     if teachers.places is None:
-        answers = store_places(small, teachers.nouns.to(device), runs / "places", recipe.deadline, vocabulary)
-        places = train_place_net(
-            small, answers, runs / "places", recipe.place_steps, recipe.nouns.batch, device, deadline=recipe.deadline
-        )
-        teachers = replace(teachers, places=places)
-        stages.append("places")
+        places, own = _train_places(teachers.nouns.to(device), encode, vocabulary, recipe, runs, device)
+        teachers, stages = replace(teachers, places=places), stages + own
     return teachers, stages
+
+
+def _train_places(
+    nouns: NounNet, encode: Encode, vocabulary: Vocabulary, recipe: Recipe, runs: Path, device: str
+) -> tuple[PlaceNet, list[str]]:
+    """Train one generation after the other: the last network, and the names of the stages."""
+    teacher, asked, shared, stages = nouns, recipe.nouns.size, 0.0, []
+    for number, generation in enumerate(recipe.places, 1):
+        folder = f"places-{number}-{generation.size}"
+        latents, small = (encode(recipe.nouns.scenes, size) for size in (generation.size, asked))
+        answers = store_places(latents, teacher, runs / folder, recipe.deadline, vocabulary, small, shared)
+        teacher = train_place_net(
+            latents, answers, runs / folder, generation.steps, recipe.nouns.batch, device, deadline=recipe.deadline
+        )
+        asked, shared = generation.size, generation.shared
+        stages.append(folder)
+    return teacher, stages
 
 
 def _learn_tokenizer(recipe: Recipe) -> CLIPTokenizer:

@@ -4,25 +4,25 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...models.devices import half_precision
 from .latents import Latents
-from .loop import Plan, doublings, muon_and_adamw, train
+from .loop import Ahead, Plan, doublings, gaussian, muon_and_adamw, train
 from .non_local_means import NOUN_WIDTH, Attentions, meanings, noise_levels, non_local_means_loss, values_of
-from .place_net import PlaceNet, places_in
+from .place_net import SHARED, PlaceNet, places_in
 from .places import table_of_nouns
 from .vocabulary import POCKET_WORLD, Vocabulary
-from .words import Prompt, choose_prompt, classes_of_tokens, words_loss
+from .words import choose_prompt, classes_of_tokens, words_loss
 
 #: Cap of the signal-to-noise ratio in the loss (Hang et al. 2023, "min-SNR"): nearly clean latents, where only
 #: unpredictable detail is left to learn, would otherwise take most of the gradient.
@@ -34,6 +34,10 @@ TIMESTEP_BETA = (1.5, 2.5)
 #: Weights of the tasks: denoising by the whole network, self-attention as non-local means, nouns in hidden states and
 #: nouns in cross-attention.
 WEIGHTS = {"denoising": 1.0, "non-local means": 1.0, "probes": 0.5, "words": 0.3}
+
+
+#: How often a step is made on scenes of the other size, where there is one.
+ALSO = 1 / 3
 
 
 class Denoiser(nn.Module):
@@ -134,14 +138,25 @@ def snr_weights(scheduler: DDPMScheduler, timesteps: Int[Tensor, " n"]) -> Float
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What chance decides about a step before anything is computed: scenes, their size, timesteps and prompts."""
+
+    scenes: Int[Tensor, " n"]  # their numbers
+    size: int  # 0: `Lessons.latents`, 1: `Lessons.also`
+    timesteps: Int[Tensor, " n"]
+    tokens: Int[Tensor, "n context"]
+    told: Int[Tensor, " told"]  # which prompts are not empty
+    classes: Float[Tensor, "told context columns"]  # of their tokens, see `classes_of_tokens`
+
+
+@dataclass(frozen=True)
 class Batch:
     """Noisy scenes with prompts, and what is known of them."""
 
     clean: Float[Tensor, "n 4 side side"]
     noise: Float[Tensor, "n 4 side side"]
-    timesteps: Int[Tensor, " n"]
-    prompts: list[Prompt]
     places: Float[Tensor, "n classes small small"]
+    drawn: Drawn
 
 
 @dataclass(frozen=True)
@@ -154,6 +169,8 @@ class Lessons:
         net: says which noun belongs where.
         tokenizer: of the text encoder.
         vocabulary: the nouns; each caption holds one of them.
+        also: of the same scenes, at another size, on which each step is made with the chance `ALSO`.
+        shared: of the answers of `net`, see `place_net.SHARED`.
     """
 
     latents: Latents
@@ -161,64 +178,89 @@ class Lessons:
     net: PlaceNet
     tokenizer: CLIPTokenizer
     vocabulary: Vocabulary = POCKET_WORLD
+    also: Latents | None = None
+    shared: float = SHARED
 
-    @cached_property
-    def named(self) -> Bool[Tensor, "scenes classes"]:
-        """Which nouns the captions hold."""
-        return table_of_nouns(self.latents.captions, self.vocabulary)
-
-    def draw(self, rng: np.random.Generator, batch: int, device: torch.device) -> Batch:
-        """Random scenes, timesteps, noise and prompts."""
+    def choose(self, rng: np.random.Generator, batch: int) -> Drawn:
+        """Random scenes, timesteps and prompts."""
         chosen = np.sort(rng.choice(len(self.latents.captions), batch, replace=False))
-        clean, small = (
-            torch.from_numpy(latents.values[chosen].astype(np.float32)).to(device)
-            for latents in (self.latents, self.small)
-        )
-        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32)).to(device)
-        timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, batch)).astype(np.int64)).to(device)
+        timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, batch)).astype(np.int64))
         captions = [self.latents.captions[index] for index in chosen]
         prompts = [choose_prompt(caption, self.tokenizer, rng, self.vocabulary) for caption in captions]
-        named = self.named[torch.from_numpy(chosen)].to(device)
-        places = places_in(self.net, small, named, self.vocabulary)
-        return Batch(clean, noise, timesteps, prompts, places)
+        texts = [prompt.text for prompt in prompts]
+        tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        told = [index for index, text in enumerate(texts) if text]
+        classes = classes_of_tokens([prompts[index] for index in told], tokens.shape[1], len(self.vocabulary))
+        size = int(self.also is not None and rng.random() < ALSO)
+        return Drawn(torch.from_numpy(chosen), size, timesteps, tokens, torch.tensor(told, dtype=torch.int64), classes)
+
+
+class Choices(Dataset):
+    """What each step is made on, by its number."""
+
+    def __init__(self, lessons: Lessons, batch: int, seed: int) -> None:
+        self.lessons, self.batch, self.seed = lessons, batch, seed
+
+    def __getitem__(self, step: int) -> Drawn:
+        return self.lessons.choose(np.random.default_rng([self.seed, step, 1]), self.batch)
+
+
+class Materials:
+    """The latents of lessons on a device, as far as they are needed there again and again."""
+
+    def __init__(self, lessons: Lessons, device: str) -> None:
+        self.lessons, self.device = lessons, device
+        lessons.net.to(device)
+        stored = [lessons.latents, *filter(None, [lessons.also])]
+        self.sizes = [self._load(latents) for latents in stored]
+        sides = [values.shape[-1] for values in self.sizes]
+        side = lessons.small.values.shape[-1]
+        self.small = self.sizes[sides.index(side)] if side in sides else self._load(lessons.small)
+        self.named = table_of_nouns(lessons.latents.captions, lessons.vocabulary).to(device)
+
+    def _load(self, latents: Latents) -> Float[Tensor, "scenes 4 side side"]:
+        return torch.from_numpy(np.array(latents.values)).to(self.device)
+
+    def batch(self, drawn: Drawn, rng: np.random.Generator) -> Batch:
+        """The scenes that were drawn, with noise, and which noun belongs where in them."""
+        scenes = drawn.scenes.to(self.device)
+        clean, small = (latents[scenes].float() for latents in (self.sizes[drawn.size], self.small))
+        lessons = self.lessons
+        places = places_in(lessons.net, small, self.named[scenes], lessons.vocabulary, lessons.shared)
+        return Batch(clean, gaussian(clean.shape, rng, self.device), places, drawn)
 
 
 def losses(
-    model: ProbedDenoiser,
-    batch: Batch,
-    tokenizer: CLIPTokenizer,
-    scheduler: DDPMScheduler,
-    rng: np.random.Generator,
+    model: ProbedDenoiser, batch: Batch, scheduler: DDPMScheduler, rng: np.random.Generator
 ) -> dict[str, Float[Tensor, ""]]:
     """The loss of each task: denoising, and the three beside it, see `WEIGHTS`; without prompts there are no words.
 
     Args:
         model: on the device of the batch.
-        batch: see `Lessons.draw`.
-        tokenizer, scheduler: of the model.
+        batch: see `Materials.batch`.
+        scheduler: of the model.
         rng: of the noise in values, and of the positions that are asked.
     """
-    noisy = scheduler.add_noise(batch.clean, batch.noise, batch.timesteps)
-    device, texts = noisy.device, [prompt.text for prompt in batch.prompts]
-    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+    device, drawn = batch.clean.device, batch.drawn
+    timesteps = drawn.timesteps.to(device)
+    noisy = scheduler.add_noise(batch.clean, batch.noise, timesteps)
     with half_precision(device.type):
-        text = model.denoiser.text_encoder(tokens).last_hidden_state
+        text = model.denoiser.text_encoder(drawn.tokens.to(device)).last_hidden_state
         with model.hidden_states() as states, Attentions() as kept:
-            predicted = model.denoiser.unet(noisy, batch.timesteps, text).sample
+            predicted = model.denoiser.unet(noisy, timesteps, text).sample
     errors = (predicted.float() - batch.noise).square().mean((1, 2, 3))
     meaning = meanings(batch.places)
     values = values_of(batch.clean, F.interpolate(meaning, size=noisy.shape[-2:], mode="bilinear"))
-    levels = noise_levels(scheduler, batch.timesteps)
+    levels = noise_levels(scheduler, timesteps)
     results = {
-        "denoising": (snr_weights(scheduler, batch.timesteps) * errors).mean(),
+        "denoising": (snr_weights(scheduler, timesteps) * errors).mean(),
         "non-local means": non_local_means_loss(kept.self_attention, values, levels, rng),
         "probes": model.probing_loss(states, meaning),
     }
-    told = [index for index, text in enumerate(texts) if text]
-    if told:
+    if len(drawn.told):
+        told = drawn.told.to(device)
         layers = [(query[told], key[told]) for query, key in kept.cross_attention]
-        classes = classes_of_tokens([batch.prompts[index] for index in told], tokens.shape[1], batch.places.shape[1])
-        results["words"] = words_loss(layers, classes.to(device), batch.places[told], rng)
+        results["words"] = words_loss(layers, drawn.classes.to(device), batch.places[told], rng)
     return results
 
 
@@ -232,6 +274,7 @@ def train_unet(
     device: str = "cpu",
     seed: int = 0,
     deadline: float = math.inf,
+    workers: int = 0,
 ) -> Denoiser:
     """Train the denoiser on latents of one size, or go on where it was stopped.
 
@@ -245,16 +288,16 @@ def train_unet(
         device: where to train.
         seed: of noise, timesteps and the choice of scenes.
         deadline: see `Plan`.
+        workers: processes that prepare steps; 0: this one.
 
     Raises:
         OutOfTime: see `train`.
     """
-    scheduler = build_scheduler()
-    lessons.net.to(device)
+    scheduler, materials = build_scheduler(), Materials(lessons, device)
+    ahead = Ahead(Choices(lessons, batch, seed), steps, workers)
 
     def loss(model: ProbedDenoiser, rng: np.random.Generator, step: int) -> Tensor:
-        drawn = lessons.draw(rng, batch, torch.device(device))
-        parts = losses(model, drawn, lessons.tokenizer, scheduler, rng)
+        parts = losses(model, materials.batch(ahead.take(step), rng), scheduler, rng)
         return torch.stack([WEIGHTS[task] * value for task, value in parts.items()]).sum()
 
     probed = ProbedDenoiser(denoiser).to(device)

@@ -14,11 +14,12 @@ from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ...diffuse import to_tensor
 from ...models.devices import half_precision
 from ..scenes import TUNING_SEED, scene
-from .loop import Plan, train
+from .loop import Ahead, Plan, train
 
 #: Weight of the KL term: just enough that latents of all scenes share one scale.
 KL_WEIGHT = 1e-6
@@ -118,6 +119,16 @@ def crops(rng: np.random.Generator, batch: int, side: int = 128) -> Float[Tensor
     return torch.cat([to_tensor(square) for square in squares()])
 
 
+class Crops(Dataset):
+    """The squares of each step, by its number."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def __getitem__(self, step: int) -> Float[Tensor, "batch 3 side side"]:
+        return crops(np.random.default_rng(step), self.batch)
+
+
 def reconstruction_loss(vae: AutoencoderKL, pictures: Float[Tensor, "n 3 h w"]) -> Tensor:
     """L1 on pixels, on their differences (for sharp edges) and on 8x8 means (for colour), and a little KL."""
     with half_precision(pictures.device.type):
@@ -136,6 +147,7 @@ def train_vae(
     batch: int = 16,
     device: str = "cpu",
     deadline: float = math.inf,
+    workers: int = 0,
 ) -> AutoencoderKL:
     """Train the autoencoder, or go on where it was stopped; sets its scaling factor at the end.
 
@@ -143,12 +155,11 @@ def train_vae(
         OutOfTime: see `train`.
     """
     torch.manual_seed(0)
-    vae = build().to(device)
+    vae, ahead = build().to(device), Ahead(Crops(batch), steps, workers)
 
     def loss(model: AutoencoderKL, rng: np.random.Generator, step: int) -> Tensor:
         torch.manual_seed(step)  # the posterior's sample
-        pictures = crops(rng, batch).to(device)
-        return reconstruction_loss(model, pictures)
+        return reconstruction_loss(model, ahead.take(step).to(device))
 
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     vae = train(vae, [optimizer], loss, Plan(steps, ema=0.995, deadline=deadline), folder)
