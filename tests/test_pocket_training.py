@@ -21,7 +21,7 @@ from diffseg.models.captioner import Captioner
 from diffseg.models.paths import data_dir
 from diffseg.pocket import scene
 from diffseg.pocket.catalogue import THING_BY_NAME
-from diffseg.pocket.training import dino, loop
+from diffseg.pocket.training import dino, loop, muon
 from diffseg.pocket.training.__main__ import main
 from diffseg.pocket.training.blip import patch_classes
 from diffseg.pocket.training.dino import (
@@ -189,6 +189,37 @@ def test_every_parameter_has_one_optimizer():
     unet = build_unet()
     groups = [p for o in loop.muon_and_adamw(unet) for g in o.param_groups for p in g["params"]]
     assert len(groups) == len({id(p) for p in groups}) == len(list(unet.parameters()))
+
+
+def test_muon_takes_the_same_steps_as_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((6, 4), (4, 6), (6, 4), (5, 5))]
+    ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}
+    optimizers = muon.Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, begun in zip(ours, theirs, start, strict=True):
+        moved, expected = (one - begun).detach(), (other - begun).detach()
+        assert (moved - expected).norm() < 0.02 * expected.norm()  # theirs computes in bfloat16
+
+
+def test_muon_leaves_matrices_without_a_gradient():
+    still, moved = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))
+    moved.grad = torch.eye(3, 2)
+    muon.Muon([still, moved], lr=0.1).step()
+    assert torch.equal(still, torch.ones(3, 2)) and not torch.equal(moved, still)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 3), (2, 3, 8), (1, 5, 5)])
+def test_directions_become_nearly_orthogonal(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(muon.orthogonal(matrices))
+    assert (0.6 < values).all() and (values < 1.3).all()
 
 
 def test_unet_has_the_blocks_of_stable_diffusion():

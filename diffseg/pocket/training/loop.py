@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ...files import write_whole
+from .muon import Muon
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def muon_and_adamw(model: nn.Module, muon: float = 0.02, adamw: float = 1e-3) ->
     matrices = [p for p in parameters if p.ndim == 2 and p not in embeddings]
     rest = [p for p in parameters if p.ndim != 2 or p in embeddings]
     return [
-        torch.optim.Muon(matrices, lr=muon, momentum=0.95, weight_decay=0.01),
+        Muon(matrices, lr=muon, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=adamw, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 
