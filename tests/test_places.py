@@ -11,7 +11,15 @@ from diffseg.pocket import CLASSES, TUNING_SEED, scene
 from diffseg.pocket.training import places
 from diffseg.pocket.training.latents import Latents
 from diffseg.pocket.training.loop import write_weights
-from diffseg.pocket.training.place_net import PLACES_FILE, load_place_net, places_in, store_places, train_place_net
+from diffseg.pocket.training.place_net import (
+    PLACES_FILE,
+    PlaceNet,
+    ask,
+    load_place_net,
+    places_in,
+    store_places,
+    train_place_net,
+)
 from diffseg.pocket.training.places import (
     NOUNS_FILE,
     THING_SHARE,
@@ -196,3 +204,18 @@ def test_answers_are_computed_once(tmp_path):
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     np.testing.assert_array_equal(store_places(drawn, net, tmp_path), answers)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["nouns", "places"])
+def test_answers_for_small_pictures_walk_on_the_grid_of_large_ones(kind):
+    torch.manual_seed(0)
+    teacher = (NounNet(torch.full((27,), 0.2)) if kind == "nouns" else PlaceNet(27)).eval()
+    small, large = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 32, 32)
+    named = torch.zeros(2, 27, dtype=torch.bool)
+    named[:, [1, 4]] = True
+    answer = find_places if kind == "nouns" else places_in
+    coarse = answer(teacher, small, named)
+    torch.testing.assert_close(ask(teacher, small, small, named), coarse)
+    enlarged = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
+    expected = walk(enlarged, large / large.std()) ** 4
+    torch.testing.assert_close(ask(teacher, small, large, named), expected / expected.sum(dim=1, keepdim=True))

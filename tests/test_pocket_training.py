@@ -34,9 +34,9 @@ from diffseg.pocket.training.dino import (
     train_dino,
     views,
 )
-from diffseg.pocket.training.latents import encode_scenes
+from diffseg.pocket.training.latents import Latents, encode_scenes
 from diffseg.pocket.training.pictures import Pictures, draw_scenes
-from diffseg.pocket.training.place_net import PLACES_FILE
+from diffseg.pocket.training.place_net import PLACES_FILE, PlaceNet
 from diffseg.pocket.training.places import NOUNS_FILE
 from diffseg.pocket.training.recipes import (
     Generation,
@@ -47,7 +47,7 @@ from diffseg.pocket.training.recipes import (
     train_pocket_sd,
 )
 from diffseg.pocket.training.text import CONTEXT, build_tokenizer
-from diffseg.pocket.training.unet import MAX_SNR, build_scheduler, build_unet, snr_weights
+from diffseg.pocket.training.unet import MAX_SNR, Lessons, Materials, build_scheduler, build_unet, snr_weights
 from diffseg.pocket.training.vae import build
 from diffseg.pocket.training.validation import caption_rates
 from diffseg.sweeps import THRESHOLDS, sweep_thresholds
@@ -189,6 +189,26 @@ def test_every_parameter_has_one_optimizer():
     unet = build_unet()
     groups = [p for o in loop.muon_and_adamw(unet) for g in o.param_groups for p in g["params"]]
     assert len(groups) == len({id(p) for p in groups}) == len(list(unet.parameters()))
+
+
+class Squares(torch.utils.data.Dataset):
+    def __getitem__(self, step):
+        return step**2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_steps_are_prepared_in_turn_from_any_one_on(workers):
+    ahead = loop.Ahead(Squares(), 6, workers)
+    assert [ahead.take(step) for step in (3, 4, 5)] == [9, 16, 25]
+
+
+def test_a_teacher_needs_as_many_scenes_as_its_pupil():
+    many, few = (
+        Latents(np.zeros((number, 4, 8, 8), np.float16), np.zeros((number, 8, 8), np.uint8), ["a dog"] * number)
+        for number in (3, 2)
+    )
+    with pytest.raises(ValueError, match=r"lessons.taught has 2 scenes, lessons.latents 3"):
+        Materials(Lessons(many, few, PlaceNet(27), build_tokenizer(["a dog"])), "cpu")
 
 
 def test_muon_takes_the_same_steps_as_that_of_torch():

@@ -92,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default=best_device())
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes that draw scenes and prepare steps for a GPU"
+        "--workers",
+        type=_count,
+        default=_processors(),
+        help="processes that draw scenes and prepare steps for a GPU; without it, as many as there are processors",
     )
     parser.add_argument(
         "--from", type=Path, metavar="MODEL", dest="start",
@@ -106,6 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     own = parser.add_argument_group("own")
     own.add_argument("--target", type=Path, metavar="MODEL", help="the new model's folder")
     return parser
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} must not be negative; 0 draws in the main process")
+    return number
 
 
 def _train(given: argparse.Namespace, recipe: Recipe) -> None:

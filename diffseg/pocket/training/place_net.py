@@ -28,8 +28,12 @@ from .places import NounNet, draw_mirrored, find_places, share_out, sharpen, tab
 from .vocabulary import POCKET_WORLD, Vocabulary
 
 #: How far the nouns of a caption are led to their shares of the picture, see `share_out`, where nothing else is said.
-#: The longer a network has learned, the less it needs that: 0.5 is best for a short training.
+#: 0.5 is best after 800 steps: without it (0) 0.65 of the positions of things are right on 32 tuning scenes, 0.90 of
+#: all; with 0.5 it is 0.80 and 0.91, with 1 0.89 and 0.84. After thousands of steps things have their parts without it.
 SHARED = 0.5
+
+#: Positions of all scenes of a batch whose answers walk: the table from each to each of one scene has side**4 numbers.
+_WALKED = 2**14
 
 #: The file beside a model's parts that holds the network.
 PLACES_FILE = "places.safetensors"
@@ -106,8 +110,9 @@ def ask(
         shared: see `SHARED`; a network of nouns shares out all it can.
     """
     if isinstance(teacher, NounNet):
-        return find_places(teacher, small, named, vocabulary)
-    places = places_in(teacher, small, named, vocabulary, shared)
+        places = find_places(teacher, small, named, vocabulary)
+    else:
+        places = places_in(teacher, small, named, vocabulary, shared)
     if small.shape == latents.shape:
         return places
     larger = F.interpolate(places, size=latents.shape[-2:], mode="bilinear")
@@ -160,9 +165,10 @@ def store_places(
         return ask(teacher, asked, clean, known.to(device), vocabulary, shared).cpu().numpy(), known.byte().numpy()
 
     scenes = _Numbers(latents)
+    batch = max(1, _WALKED // scenes.size**2)
     shape = (len(vocabulary), scenes.size, scenes.size)
     conversion = Conversion(convert, shape, (len(vocabulary),), np.float16)
-    return store_scenes(scenes, conversion, folder / f"places-{scenes.name}", 16, 0, deadline)[0]
+    return store_scenes(scenes, conversion, folder / f"places-{scenes.name}", batch, 0, deadline)[0]
 
 
 def train_place_net(

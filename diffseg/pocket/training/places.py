@@ -185,7 +185,7 @@ def share_out(
     with only a part of the factors that give it so much, on the way to them."""
     scores = rise.masked_fill(~named[:, :, None, None], -math.inf)
     wanted, bias = expected_shares(named, vocabulary), torch.zeros_like(rise[:, :, 0, 0])
-    for _ in range(CORRECTIONS):
+    for _ in range(CORRECTIONS if part else 0):
         given = (scores + bias[:, :, None, None]).softmax(dim=1).mean(dim=(2, 3))
         bias = bias + torch.where(named, wanted.log() - given.clamp_min(1e-6).log(), 0)
     return (scores + part * bias[:, :, None, None]).softmax(dim=1)

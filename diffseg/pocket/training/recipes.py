@@ -47,7 +47,7 @@ class Stage:
     steps: int
     batch: int
     lr_scale: float = 1.0  # factor on the learning rates
-    also: int = 0  # pixels: of the same scenes on which some of the steps are made, see `unet.ALSO`; 0: none
+    also: int = 0  # pixels of a second size, on which `unet.OTHER_SIZE_CHANCE` of the steps are made; 0: none
 
     def longer(self, factor: float) -> "Stage":
         """More steps, on correspondingly more scenes."""
@@ -62,7 +62,7 @@ class Stage:
 class Generation:
     """The training of a network of places on what the one before it answers, the first one on those of nouns."""
 
-    size: int  # pixels of the scenes, as many as those of the nouns
+    size: int  # pixels; the scenes are those of `Recipe.nouns`
     steps: int
     shared: float  # of its own answers, see `place_net.SHARED`
 
@@ -94,7 +94,7 @@ class Recipe:
     workers: int = 2
     deadline: float = math.inf  # value of `time.monotonic()` after which training stops, to be resumed
 
-    def ahead(self, device: str) -> int:
+    def step_workers(self, device: str) -> int:
         """Processes that prepare steps: none where they would take the processor from the training itself."""
         return 0 if torch.device(device).type == "cpu" else self.workers
 
@@ -155,14 +155,15 @@ def train_pocket_sd(recipe: Recipe, runs: Path, target: Path, device: str = "cpu
         target: the model's folder; receives the weights, `diffseg.json` with the threshold, `tuning.csv`
             and `training.csv`.
         device: where to train.
-        start: the folder of a model whose autoencoder and teachers are taken as they are, as far as it has them; None:
-            they are trained, too.
+        start: the folder of a model whose autoencoder and teachers are taken as they are, as far as it has them; its
+            network of places must have been trained as the recipe's last generation is. None: they are trained, too.
 
     Raises:
         OutOfTime: after the recipe's deadline, as do all recipes.
     """
     if start is None:
-        vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline, recipe.ahead(device))
+        workers = recipe.step_workers(device)
+        vae = train_vae(runs / "vae", recipe.vae_steps, recipe.vae_batch, device, recipe.deadline, workers)
     else:
         vae = DiffSegPipeline.from_pretrained(start).vae.to(device)
     tokenizer = _learn_tokenizer(recipe)
@@ -279,7 +280,7 @@ def _train_unet_in_stages(
     device: str,
     teachers: Teachers,
 ) -> tuple[Teachers, pd.DataFrame]:
-    """Train the pipeline's UNet and text encoder, in place, on one size of picture after the other.
+    """Train the pipeline's UNet and text encoder, in place, stage by stage.
 
     Returns:
         The teachers, with those that were missing, and the logs.
@@ -294,7 +295,7 @@ def _train_unet_in_stages(
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
         denoiser = train_unet(
             denoiser, lessons, runs / folder, stage.steps, stage.batch, stage.lr_scale, device,
-            seed=stage.size + number, deadline=recipe.deadline, workers=recipe.ahead(device),
+            seed=stage.size + number, deadline=recipe.deadline, workers=recipe.step_workers(device),
         )  # fmt: skip
         pipe.register_modules(unet=denoiser.unet, text_encoder=denoiser.text_encoder)
     return teachers, pd.concat([_log(runs, stage) for stage in [*stages, *folders]])

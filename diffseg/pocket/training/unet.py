@@ -36,8 +36,9 @@ TIMESTEP_BETA = (1.5, 2.5)
 WEIGHTS = {"denoising": 1.0, "non-local means": 1.0, "probes": 0.5, "words": 0.3}
 
 
-#: How often a step is made on scenes of the other size, where there is one.
-ALSO = 1 / 3
+#: How often a step is made on scenes of the other size, where there is one: seldom enough that most of the training is
+#: at the size of use.
+OTHER_SIZE_CHANCE = 1 / 3
 
 
 class Denoiser(nn.Module):
@@ -139,10 +140,10 @@ def snr_weights(scheduler: DDPMScheduler, timesteps: Int[Tensor, " n"]) -> Float
 
 @dataclass(frozen=True)
 class Drawn:
-    """What chance decides about a step before anything is computed: scenes, their size, timesteps and prompts."""
+    """What chance decides about a step before anything is computed."""
 
     scenes: Int[Tensor, " n"]  # their numbers
-    size: int  # 0: `Lessons.latents`, 1: `Lessons.also`
+    which: int  # of the sizes: 0 `Lessons.latents`, 1 `Lessons.also`
     timesteps: Int[Tensor, " n"]
     tokens: Int[Tensor, "n context"]
     told: Int[Tensor, " told"]  # which prompts are not empty
@@ -165,68 +166,86 @@ class Lessons:
 
     Attributes:
         latents: of the scenes, with captions.
-        small: of the same scenes, at the size that `net` was trained on; there may be more of them.
+        taught: of the same scenes, at the size that `net` was trained on; there may be more of them.
         net: says which noun belongs where.
         tokenizer: of the text encoder.
         vocabulary: the nouns; each caption holds one of them.
-        also: of the same scenes, at another size, on which each step is made with the chance `ALSO`.
+        also: of the same scenes, at another size, on which each step is made with the chance `OTHER_SIZE_CHANCE`.
         shared: of the answers of `net`, see `place_net.SHARED`.
     """
 
     latents: Latents
-    small: Latents
+    taught: Latents
     net: PlaceNet
     tokenizer: CLIPTokenizer
     vocabulary: Vocabulary = POCKET_WORLD
     also: Latents | None = None
     shared: float = SHARED
 
-    def choose(self, rng: np.random.Generator, batch: int) -> Drawn:
-        """Random scenes, timesteps and prompts."""
-        chosen = np.sort(rng.choice(len(self.latents.captions), batch, replace=False))
-        timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, batch)).astype(np.int64))
-        captions = [self.latents.captions[index] for index in chosen]
+
+class Choices(Dataset):
+    """What each step is made on, by its number; knows no more than that needs, since worker processes get a copy.
+
+    Args:
+        lessons: what the denoiser is trained on.
+        batch: scenes per step.
+        seed: of all steps; another stream of chance than that of the losses.
+    """
+
+    def __init__(self, lessons: Lessons, batch: int, seed: int) -> None:
+        self.captions, self.tokenizer, self.vocabulary = lessons.latents.captions, lessons.tokenizer, lessons.vocabulary
+        self.two_sizes = lessons.also is not None
+        self.batch, self.seed = batch, seed
+
+    def __getitem__(self, step: int) -> Drawn:
+        rng = np.random.default_rng([self.seed, step, 1])
+        chosen = np.sort(rng.choice(len(self.captions), self.batch, replace=False))
+        timesteps = torch.from_numpy((1000 * rng.beta(*TIMESTEP_BETA, self.batch)).astype(np.int64))
+        captions = [self.captions[index] for index in chosen]
         prompts = [choose_prompt(caption, self.tokenizer, rng, self.vocabulary) for caption in captions]
         texts = [prompt.text for prompt in prompts]
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        told = [index for index, text in enumerate(texts) if text]
+        told = torch.tensor([index for index, text in enumerate(texts) if text], dtype=torch.int64)
         classes = classes_of_tokens([prompts[index] for index in told], tokens.shape[1], len(self.vocabulary))
-        size = int(self.also is not None and rng.random() < ALSO)
-        return Drawn(torch.from_numpy(chosen), size, timesteps, tokens, torch.tensor(told, dtype=torch.int64), classes)
-
-
-class Choices(Dataset):
-    """What each step is made on, by its number."""
-
-    def __init__(self, lessons: Lessons, batch: int, seed: int) -> None:
-        self.lessons, self.batch, self.seed = lessons, batch, seed
-
-    def __getitem__(self, step: int) -> Drawn:
-        return self.lessons.choose(np.random.default_rng([self.seed, step, 1]), self.batch)
+        other = self.two_sizes and rng.random() < OTHER_SIZE_CHANCE
+        return Drawn(torch.from_numpy(chosen), int(other), timesteps, tokens, told, classes)
 
 
 class Materials:
-    """The latents of lessons on a device, as far as they are needed there again and again."""
+    """The latents of lessons on a device, as far as they are needed there again and again.
+
+    Args:
+        lessons: what the denoiser is trained on.
+        device: where it is trained.
+
+    Raises:
+        ValueError: if there are fewer scenes for the teacher than for the denoiser.
+    """
 
     def __init__(self, lessons: Lessons, device: str) -> None:
-        self.lessons, self.device = lessons, device
+        self.lessons, self.device, self.scenes = lessons, device, len(lessons.latents.captions)
+        if len(lessons.taught.captions) < self.scenes:
+            raise ValueError(
+                f"lessons.taught has {len(lessons.taught.captions)} scenes, lessons.latents {self.scenes}: "
+                "encode as many at both sizes."
+            )
         lessons.net.to(device)
-        stored = [lessons.latents, *filter(None, [lessons.also])]
+        stored = [lessons.latents] if lessons.also is None else [lessons.latents, lessons.also]
         self.sizes = [self._load(latents) for latents in stored]
         sides = [values.shape[-1] for values in self.sizes]
-        side = lessons.small.values.shape[-1]
-        self.small = self.sizes[sides.index(side)] if side in sides else self._load(lessons.small)
+        side = lessons.taught.values.shape[-1]
+        self.taught = self.sizes[sides.index(side)] if side in sides else self._load(lessons.taught)
         self.named = table_of_nouns(lessons.latents.captions, lessons.vocabulary).to(device)
 
     def _load(self, latents: Latents) -> Float[Tensor, "scenes 4 side side"]:
-        return torch.from_numpy(np.array(latents.values)).to(self.device)
+        return torch.from_numpy(np.array(latents.values[: self.scenes])).to(self.device)
 
     def batch(self, drawn: Drawn, rng: np.random.Generator) -> Batch:
         """The scenes that were drawn, with noise, and which noun belongs where in them."""
         scenes = drawn.scenes.to(self.device)
-        clean, small = (latents[scenes].float() for latents in (self.sizes[drawn.size], self.small))
+        clean, asked = (latents[scenes].float() for latents in (self.sizes[drawn.which], self.taught))
         lessons = self.lessons
-        places = places_in(lessons.net, small, self.named[scenes], lessons.vocabulary, lessons.shared)
+        places = places_in(lessons.net, asked, self.named[scenes], lessons.vocabulary, lessons.shared)
         return Batch(clean, gaussian(clean.shape, rng, self.device), places, drawn)
 
 
@@ -276,7 +295,7 @@ def train_unet(
     deadline: float = math.inf,
     workers: int = 0,
 ) -> Denoiser:
-    """Train the denoiser on latents of one size, or go on where it was stopped.
+    """Train the denoiser on latents of one size, or of two in turn by chance, or go on where it was stopped.
 
     Args:
         denoiser: changed in place.
