@@ -330,12 +330,8 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     drawn = text_to_image("a dog on the grass", num_inference_steps=2, height=64, width=64).images[0]
     assert drawn.size == (64, 64)
     stages = pd.read_csv(tmp_path / "model" / "training.csv").stage
-    assert set(stages) == {
-        "nouns",
-        "places-1-128",
-        "places-2-128",
-        "places-3-256",
-    }  # of ten steps each; the others are too few for a line
+    # Ten steps each; the others are too few for a line.
+    assert set(stages) == {"nouns", "places-1-128", "places-2-128", "places-3-256"}
     torch.testing.assert_close(segmented.attention.sum((2, 3)), torch.ones(64, 64))
     for stage, step in (("unet-1-128", 2), ("unet-2-512", 1)):
         assert list(loop.find_snapshots(tmp_path / "runs" / stage)) == [step]

@@ -5,7 +5,7 @@ UNet takes ten times as long as the network itself, and on a GPU thousands of sm
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> None:
+    def step(self) -> None:
         """Move all matrices that have a gradient."""
         for group in self.param_groups:
             of_shape = defaultdict(list)
@@ -56,11 +56,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
     """Matrices with about the same singular vectors, whose singular values are all about 1, by Newton-Schulz."""
     a, b, c = COEFFICIENTS
-    wide = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    _, rows, columns = matrices.shape
+    wide = matrices.mT if rows > columns else matrices
     x = wide if wide.device.type == "cpu" else wide.bfloat16()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(_SMALLEST)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.to(matrices.dtype)
-    return x.mT if matrices.shape[1] > matrices.shape[2] else x
+    return x.mT if rows > columns else x

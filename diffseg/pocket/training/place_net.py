@@ -204,7 +204,7 @@ def train_place_net(
         return -(wanted * model(clean).log_softmax(dim=1)).sum(dim=1).mean()
 
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
-    plan = Plan(steps, cooldown=0.6, ema=0.995, seed=seed, deadline=deadline)
+    plan = Plan(steps, cooldown=0.6, ema=0.99, seed=seed, deadline=deadline)
     return train(net, [optimizer], loss, plan, folder)
 
 

@@ -286,11 +286,12 @@ def _train_unet_in_stages(
         The teachers, with those that were missing, and the logs.
     """
     teachers, stages = _complete(teachers, encode, vocabulary, recipe, runs, device)
-    taught, folders = recipe.places[-1], unet_folders(recipe.unet)
+    last, folders = recipe.places[-1], unet_folders(recipe.unet)
+    taught = encode(recipe.nouns.scenes, last.size)
     for number, (stage, folder) in enumerate(zip(recipe.unet, folders, strict=True)):
         lessons = Lessons(
-            encode(stage.scenes, stage.size), encode(recipe.nouns.scenes, taught.size), teachers.places,
-            pipe.tokenizer, vocabulary, encode(stage.scenes, stage.also) if stage.also else None, taught.shared,
+            encode(stage.scenes, stage.size), taught, teachers.places, pipe.tokenizer, vocabulary,
+            encode(stage.scenes, stage.also) if stage.also else None, last.shared,
         )  # fmt: skip
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
         denoiser = train_unet(
@@ -323,15 +324,15 @@ def _train_places(
     nouns: NounNet, encode: Encode, vocabulary: Vocabulary, recipe: Recipe, runs: Path, device: str
 ) -> tuple[PlaceNet, list[str]]:
     """Train one generation after the other: the last network, and the names of the stages."""
-    teacher, asked, shared, stages = nouns, recipe.nouns.size, 0.0, []
+    small, teacher, shared, stages = encode(recipe.nouns.scenes, recipe.nouns.size), nouns, 0.0, []
     for number, generation in enumerate(recipe.places, 1):
         folder = f"places-{number}-{generation.size}"
-        latents, small = (encode(recipe.nouns.scenes, size) for size in (generation.size, asked))
+        latents = encode(recipe.nouns.scenes, generation.size)
         answers = store_places(latents, teacher, runs / folder, recipe.deadline, vocabulary, small, shared)
         teacher = train_place_net(
             latents, answers, runs / folder, generation.steps, recipe.nouns.batch, device, deadline=recipe.deadline
         )
-        asked, shared = generation.size, generation.shared
+        small, shared = latents, generation.shared
         stages.append(folder)
     return teacher, stages
 
