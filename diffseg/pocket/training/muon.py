@@ -1,7 +1,8 @@
 """Muon as in torch.optim, with matrices of one shape orthogonalised together, and on a CPU in single precision.
 
-`torch.optim.Muon` takes one matrix after the other, in bfloat16. On a CPU without instructions for that a step of the
-UNet takes ten times as long as the network itself, and on a GPU thousands of small kernels wait for Python.
+`torch.optim.Muon` takes one matrix after the other, in bfloat16. On a CPU without instructions for that it takes 3.7
+seconds for the matrices of pocket-sd, this one 0.2, where all else in a step of 8 scenes of 256 pixels takes
+3.3. On a GPU thousands of small kernels wait for Python.
 """
 
 from collections import defaultdict
