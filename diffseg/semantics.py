@@ -61,8 +61,7 @@ def find_nouns(text: str) -> list[Noun]:
     Raises:
         ImportError: if NLTK or TextBlob is missing.
     """
-    nltk, textblob = _libraries()
-    spans = list(nltk.tokenize.NLTKWordTokenizer().span_tokenize(text))
+    spans = word_spans(text)
     words = [text[start:end].lower() for start, end in spans]
     tags = [tag if tag.startswith("NN") and word.isalpha() else "" for word, tag in _tag(words)]
     counted = [bool(tag) and not _is_preposition(words, index) for index, tag in enumerate(tags)]
@@ -70,10 +69,19 @@ def find_nouns(text: str) -> list[Noun]:
     for is_noun, run in groupby(range(len(words)), counted.__getitem__):
         if is_noun:
             *before, last = indices = list(run)
-            head = str(textblob.Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
+            head = str(_libraries()[1].Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
             name = " ".join([*(words[index] for index in before), head])
             found.setdefault(name, []).append((spans[indices[0]][0], spans[last][1]))
     return [Noun(name, tuple(occurrences)) for name, occurrences in found.items()]
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """[start, end) in characters of each word of a text, and of each mark of punctuation.
+
+    Raises:
+        ImportError: if NLTK or TextBlob is missing.
+    """
+    return list(_libraries()[0].tokenize.NLTKWordTokenizer().span_tokenize(text))
 
 
 def name_words(words: Sequence[str]) -> tuple[str, list[Noun]]:

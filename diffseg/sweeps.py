@@ -142,7 +142,14 @@ class Interval(NamedTuple):
         return above if self.low > 0 else below if self.high < 0 else between
 
     def __format__(self, spec: str) -> str:
-        return f"{self.mean:{spec}}, from {self.low:{spec}} to {self.high:{spec}}"
+        mean, low, high = (_format(value, spec) for value in self)
+        return f"{mean}, from {low} to {high}"
+
+
+def _format(value: Real, spec: str) -> str:
+    """-0.0, which rounding leaves of a small number, is written as 0.0."""
+    text = format(value, spec)
+    return text if float(text.rstrip("%")) else format(abs(value), spec)
 
 
 def mean_interval(values: Series, level: Real = 0.95) -> Interval:

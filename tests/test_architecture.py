@@ -24,8 +24,9 @@ DRAWING = {"matplotlib", "matplotlib_inline", "mpl_toolkits", "IPython"}
 LAYERS = (
     {"arguments", "exits", "wording", "files", "models.paths", "models.quiet", "models.versions", "progress"},
     {"pocket"},
-    {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "variants", "semantics", "beyond"}
-    | {"plus", "backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export", "colours"},
+    {"images", "diffuse", "attention", "heads", "aggregation", "merging", "masks", "variants", "semantics", "naming"}
+    | {"beyond", "plus", "backbones", "metrics", "boundaries", "baselines", "datasets", "check", "output", "export"}
+    | {"colours"},
     {"models"},
     {"pipeline"},
     {"dino", "sweeps", "cluster", "evaluate", "limits", "costs", "full_size"},

@@ -317,7 +317,7 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     """The whole recipe, some steps of each stage: a folder for DiffSeg and for stock Stable Diffusion."""
     recipe = Recipe(
         vae_steps=2, vae_batch=4, nouns=Stage(128, 8, 10, 4),
-        places=(Generation(128, 10, 0.5), Generation(128, 10, 0.25), Generation(256, 10, 0.0)),
+        places=(Generation(128, 10, 0.5), Generation(128, 10, 0.25), Generation(256, 10, 0.0, 6)),
         unet=(Stage(128, 8, 2, 2), Stage(512, 4, 1, 1, also=256)),
         tuning_scenes=1, captions=50, workers=0,
     )  # fmt: skip
@@ -333,6 +333,10 @@ def test_recipe_gives_a_model_that_diffusers_loads(tmp_path):
     # Ten steps each; the others are too few for a line.
     assert set(stages) == {"nouns", "places-1-128", "places-2-128", "places-3-256"}
     torch.testing.assert_close(segmented.attention.sum((2, 3)), torch.ones(64, 64))
+    answers = {
+        path.name: len(np.load(path, mmap_mode="r")) for path in (tmp_path / "runs").glob("places-*/*inputs.npy")
+    }
+    assert answers == {"places-16-8-inputs.npy": 8, "places-32-6-inputs.npy": 6}
     for stage, step in (("unet-1-128", 2), ("unet-2-512", 1)):
         assert list(loop.find_snapshots(tmp_path / "runs" / stage)) == [step]
 

@@ -181,6 +181,8 @@ def test_a_verdict_has_the_words_that_it_is_given():
 
 def test_an_interval_is_written_as_its_mean_and_its_ends():
     assert f"{Interval(2, -1.5, 5.54):+.1f}" == "+2.0, from -1.5 to +5.5"
+    assert f"{Interval(-0.04, -0.06, -0.0):+.1f}" == "+0.0, from -0.1 to +0.0"
+    assert f"{Interval(-0.001, -0.5, 0.001):.0%}" == "0%, from -50% to 0%"
 
 
 @pytest.mark.parametrize(

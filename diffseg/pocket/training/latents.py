@@ -25,6 +25,10 @@ class Latents:
     labels: UInt8[np.ndarray, "scenes side side"]
     captions: list[str]
 
+    def first(self, number: int | None) -> "Latents":
+        """So many of the scenes; None: all of them."""
+        return Latents(self.values[:number], self.labels[:number], self.captions[:number])
+
     def sample(
         self, rng: np.random.Generator, batch: int
     ) -> tuple[Float[Tensor, "batch 4 side side"], UInt8[Tensor, "batch side side"], list[str]]:

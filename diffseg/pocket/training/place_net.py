@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ...models.devices import half_precision
 from .latents import Latents
 from .loop import Plan, train
 from .pictures import Conversion, store_scenes
@@ -201,7 +202,9 @@ def train_place_net(
 
     def loss(model: PlaceNet, rng: np.random.Generator, step: int) -> Tensor:
         _, (clean, wanted) = draw_mirrored(rng, batch, device, latents.values, answers)
-        return -(wanted * model(clean).log_softmax(dim=1)).sum(dim=1).mean()
+        with half_precision(clean.device.type):
+            logits = model(clean).float()
+        return -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
     plan = Plan(steps, cooldown=0.6, ema=0.99, seed=seed, deadline=deadline)

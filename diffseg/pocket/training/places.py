@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ...models.devices import half_precision
 from .latents import Latents
 from .loop import Plan, train
 from .vocabulary import POCKET_WORLD, Vocabulary
@@ -140,7 +141,8 @@ def train_noun_net(
 
     def loss(model: NounNet, rng: np.random.Generator, step: int) -> Tensor:
         chosen, (clean,) = draw_mirrored(rng, batch, device, latents.values)
-        logits = model(clean)
+        with half_precision(clean.device.type):
+            logits = model(clean).float()
         targets = named[torch.from_numpy(chosen)].to(device)[:, :, None, None].expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, targets)
 
@@ -206,14 +208,16 @@ def walk(
         start: an answer for each position.
         latents: of standard deviation 1.
     """
-    side = latents.shape[-1]
+    number, _, _, side = latents.shape
     colours = rearrange(latents, "n c h w -> n (h w) c") / COLOUR_REACH
     places = torch.cartesian_prod(*[torch.arange(side, device=latents.device) / (side * PLACE_REACH)] * 2)
-    alike = -(torch.cdist(colours, colours).square() + torch.cdist(places, places).square()) / 2
-    transition = alike.softmax(dim=-1)  # [n, from, to]
+    points = torch.cat([colours, places.expand(number, -1, -1)], dim=-1)
+    # Half the squared distance of a and b is |a|^2 / 2 + |b|^2 / 2 - ab, and what depends on a alone drops out.
+    lengths = points.square().sum(dim=-1)[:, None]
+    transition = torch.baddbmm(lengths, points, points.mT, beta=-0.5).softmax(dim=-1)  # [n, from, to]
     begun = answers = rearrange(start, "n k h w -> n (h w) k")
     for _ in range(WALK_STEPS):
-        answers = WALK_ON * transition @ answers + (1 - WALK_ON) * begun
+        answers = torch.baddbmm(begun, transition, answers, beta=1 - WALK_ON, alpha=WALK_ON)
     return rearrange(answers, "n (h w) k -> n k h w", h=side)
 
 

@@ -62,13 +62,15 @@ class Stage:
 class Generation:
     """The training of a network of places on what the one before it answers, the first one on those of nouns."""
 
-    size: int  # pixels; the scenes are those of `Recipe.nouns`
+    size: int  # pixels
     steps: int
     shared: float  # of its own answers, see `place_net.SHARED`
+    scenes: int | None = None  # the first ones of `Recipe.nouns`; None: all
 
     def longer(self, factor: float) -> "Generation":
-        """More steps."""
-        return replace(self, steps=round(self.steps * factor))
+        """More steps, on correspondingly more scenes."""
+        scenes = None if self.scenes is None else round(self.scenes * factor)
+        return replace(self, steps=round(self.steps * factor), scenes=scenes)
 
 
 @dataclass(frozen=True)
@@ -327,10 +329,13 @@ def _train_places(
     small, teacher, shared, stages = encode(recipe.nouns.scenes, recipe.nouns.size), nouns, 0.0, []
     for number, generation in enumerate(recipe.places, 1):
         folder = f"places-{number}-{generation.size}"
-        latents = encode(recipe.nouns.scenes, generation.size)
-        answers = store_places(latents, teacher, runs / folder, recipe.deadline, vocabulary, small, shared)
+        latents, scenes = encode(recipe.nouns.scenes, generation.size), generation.scenes
+        taught = latents.first(scenes)
+        answers = store_places(
+            taught, teacher, runs / folder, recipe.deadline, vocabulary, small.first(scenes), shared
+        )  # fmt: skip
         teacher = train_place_net(
-            latents, answers, runs / folder, generation.steps, recipe.nouns.batch, device, deadline=recipe.deadline
+            taught, answers, runs / folder, generation.steps, recipe.nouns.batch, device, deadline=recipe.deadline
         )
         small, shared = latents, generation.shared
         stages.append(folder)
