@@ -25,8 +25,8 @@ class Latents:
     labels: UInt8[np.ndarray, "scenes side side"]
     captions: list[str]
 
-    def first(self, number: int | None) -> "Latents":
-        """So many of the scenes; None: all of them."""
+    def first(self, number: int) -> "Latents":
+        """So many of the scenes, or all if there are no more."""
         return Latents(self.values[:number], self.labels[:number], self.captions[:number])
 
     def sample(

@@ -100,6 +100,14 @@ class Recipe:
         """Processes that prepare steps: none where they would take the processor from the training itself."""
         return 0 if torch.device(device).type == "cpu" else self.workers
 
+    def most_scenes(self) -> dict[int, int]:
+        """Pixels -> how many scenes of that size the teachers and the UNet want at most."""
+        wanted = [(self.nouns.size, self.nouns.scenes)]
+        wanted += [(each.size, each.scenes or self.nouns.scenes) for each in self.places]
+        wanted += [(size, stage.scenes) for stage in self.unet for size in (stage.size, stage.also) if size]
+        wanted.append((self.places[-1].size, max(stage.scenes for stage in self.unet)))  # the teacher looks at them
+        return {size: max(scenes for other, scenes in wanted if other == size) for size, _ in wanted}
+
     def longer(self, factor: float) -> "Recipe":
         """The same recipe with more steps, on correspondingly more scenes."""
         return replace(
@@ -287,13 +295,17 @@ def _train_unet_in_stages(
     Returns:
         The teachers, with those that were missing, and the logs.
     """
-    teachers, stages = _complete(teachers, encode, vocabulary, recipe, runs, device)
+    most = recipe.most_scenes()
+
+    def encode_first(scenes: int, size: int) -> Latents:
+        return encode(most[size], size).first(scenes)
+
+    teachers, stages = _complete(teachers, encode_first, vocabulary, recipe, runs, device)
     last, folders = recipe.places[-1], unet_folders(recipe.unet)
-    taught = encode(recipe.nouns.scenes, last.size)
     for number, (stage, folder) in enumerate(zip(recipe.unet, folders, strict=True)):
         lessons = Lessons(
-            encode(stage.scenes, stage.size), taught, teachers.places, pipe.tokenizer, vocabulary,
-            encode(stage.scenes, stage.also) if stage.also else None, last.shared,
+            encode_first(stage.scenes, stage.size), encode_first(stage.scenes, last.size), teachers.places,
+            pipe.tokenizer, vocabulary, encode_first(stage.scenes, stage.also) if stage.also else None, last.shared,
         )  # fmt: skip
         denoiser = Denoiser(pipe.unet, pipe.text_encoder).requires_grad_(True)
         denoiser = train_unet(
@@ -326,18 +338,15 @@ def _train_places(
     nouns: NounNet, encode: Encode, vocabulary: Vocabulary, recipe: Recipe, runs: Path, device: str
 ) -> tuple[PlaceNet, list[str]]:
     """Train one generation after the other: the last network, and the names of the stages."""
-    small, teacher, shared, stages = encode(recipe.nouns.scenes, recipe.nouns.size), nouns, 0.0, []
+    teacher, size, shared, stages = nouns, recipe.nouns.size, 0.0, []
     for number, generation in enumerate(recipe.places, 1):
-        folder = f"places-{number}-{generation.size}"
-        latents, scenes = encode(recipe.nouns.scenes, generation.size), generation.scenes
-        taught = latents.first(scenes)
-        answers = store_places(
-            taught, teacher, runs / folder, recipe.deadline, vocabulary, small.first(scenes), shared
-        )  # fmt: skip
+        folder, scenes = f"places-{number}-{generation.size}", generation.scenes or recipe.nouns.scenes
+        small, latents = encode(scenes, size), encode(scenes, generation.size)
+        answers = store_places(latents, teacher, runs / folder, recipe.deadline, vocabulary, small, shared)
         teacher = train_place_net(
-            taught, answers, runs / folder, generation.steps, recipe.nouns.batch, device, deadline=recipe.deadline
+            latents, answers, runs / folder, generation.steps, recipe.nouns.batch, device, deadline=recipe.deadline
         )
-        small, shared = latents, generation.shared
+        size, shared = generation.size, generation.shared
         stages.append(folder)
     return teacher, stages
 
