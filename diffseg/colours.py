@@ -96,9 +96,9 @@ def css_colour(colour: Float[np.ndarray, "3"]) -> str:
 
 
 def overlay(
-    image: Picture, labels: Labels, palette: Palette | None = None, alpha: Real = 0.45
+    image: Picture, labels: Labels, palette: Palette | None = None, alpha: Real = 0.55
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture, tinted by its labels, with a white line where one ends and the next begins.
+    """The picture, tinted by its labels, with a white line, edged in black, where one ends and the next begins.
 
     Args:
         image: as large as `labels`.
@@ -119,7 +119,7 @@ def overlay(
     check_range(labels, len(palette), "labels", f"the palette of {len(palette)} colours")
     present = np.unique(labels)
     tinted = label2rgb(labels, picture, colors=palette[present], alpha=alpha, bg_label=-1, saturation=0.6)
-    return to_uint8(mark_boundaries(tinted, labels, color=(1, 1, 1), mode="thick"))
+    return to_uint8(mark_boundaries(tinted, labels, color=(1, 1, 1), outline_color=(0, 0, 0), mode="thick"))
 
 
 def label_ids(labels: Labels, unlabelled: bool = False) -> Integer[np.ndarray, "h w"]:

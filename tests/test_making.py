@@ -79,3 +79,13 @@ def test_runs_of_one_stage_follow_each_other():
     steps = [9, 19, 29, 9, 19]
     figure = show_losses(pd.DataFrame({"stage": "words", "step": steps, "loss": 1.0}))
     assert figure.axes[0].lines[0].get_xdata().tolist() == [9, 19, 29, 38, 48]
+
+
+@pytest.mark.parametrize("losses", [[0.31, 0.24, 0.28], [4.2, 1.1, 0.03]])
+def test_losses_have_plain_numbers_beside_them(losses):
+    ax = show_losses(pd.DataFrame({"stage": "nouns", "step": [9, 19, 29], "loss": losses})).axes[0]
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    seen = [label.get_text() for tick, label in zip(ax.get_yticks(), ax.get_yticklabels()) if low <= tick <= high]
+    assert 2 <= len(seen) <= 9 and all(float(text) > 0 for text in seen)
+    assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))

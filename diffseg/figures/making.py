@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 from pandas import DataFrame, Series
 
 from diffseg.colours import Labels, Picture, overlay
@@ -12,6 +14,7 @@ from diffseg.wording import count
 
 _SMOOTH = 10  # logged losses in a running median
 _COLUMNS = 4
+_WIDE = 10  # times the smallest loss: above it, ticks at 1, 2, 5, 10, ...
 
 
 def show_panels(
@@ -66,10 +69,19 @@ def show_losses(training: DataFrame) -> Figure:
         ax.plot(steps, log.loss, color="0.75", linewidth=1)
         ax.plot(steps, log.loss.rolling(_SMOOTH, min_periods=1).median(), color="black")
         ax.set(title=stage, xlabel="step", yscale="log")
+        _tick_plainly(ax, log.loss)
     for empty in axes.flat[len(stages) :]:
         empty.set_axis_off()
     axes[0, 0].set_ylabel("loss")
     return figure
+
+
+def _tick_plainly(ax: Axes, values: Series) -> None:
+    """A few plain numbers along a logarithmic axis, which by itself has none between two powers of ten."""
+    wide = values.max() > _WIDE * values.min()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(4))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
 
 
 def _one_after_another(steps: Series) -> Series:

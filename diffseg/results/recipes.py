@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..datasets import Dataset, Item
-from . import beyond, limits, rows, variants
+from . import beyond, limits, naming, rows, variants
 from .rows import Models, Row, own_threshold
 
 
@@ -43,14 +43,18 @@ RECIPES = {
     "sweep": Recipe(
         "One setting turned, the others at their defaults.", "tune", 180, ("diffusion",), rows.sweep, own_threshold
     ),
-    "timesteps": Recipe("Time steps, each at many thresholds.", "tune", 40, ("diffusion",), rows.timesteps),
+    "timesteps": Recipe("Time steps, each at many thresholds.", "tune", 100, ("diffusion",), rows.timesteps),
     "resolutions": Recipe(
-        "The layers of one resolution alone, at many thresholds; side 0: all.", "tune", 40, ("diffusion",),
+        "The layers of one resolution alone, at many thresholds; side 0: all.", "tune", 100, ("diffusion",),
         rows.resolutions,
     ),
     "heads": Recipe("How far the heads of a layer disagree.", "tune", 180, ("diffusion",), rows.heads),
-    "noises": Recipe("Other draws of noise; seed -1: none.", "val", 40, ("diffusion",), rows.noises, own_threshold),
+    "noises": Recipe("Other draws of noise; seed -1: none.", "val", 100, ("diffusion",), rows.noises, own_threshold),
     "words": Recipe("Names for masks.", "val", 100, ("diffusion", "captioner"), rows.words, own_threshold),
+    "naming": Recipe(
+        "Names for masks, part by part, and other ways to name.", "val", 100, ("diffusion", "captioner"),
+        naming.name_all, own_threshold,
+    ),
     "limits": Recipe("Remedies for small things.", "val", 100, ("diffusion",), limits.remedies, own_threshold),
     "limits-things": Recipe("Pieces of truths by size.", "val", 100, ("diffusion",), limits.things, own_threshold),
     "limits-domains": Recipe("Segments in other domains.", "val", 100, ("diffusion",), limits.domains, own_threshold),
