@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..datasets import Dataset, Item
-from . import beyond, limits, naming, rows, variants
+from . import averaging, beyond, limits, naming, rows, variants
 from .rows import Models, Row, own_threshold
 
 
@@ -49,6 +49,10 @@ RECIPES = {
         rows.resolutions,
     ),
     "heads": Recipe("How far the heads of a layer disagree.", "tune", 180, ("diffusion",), rows.heads),
+    "averaging": Recipe(
+        "Attention of one head of each layer, and the mean of all, at many thresholds.", "tune", 100, ("diffusion",),
+        averaging.heads_apart,
+    ),
     "noises": Recipe("Other draws of noise; seed -1: none.", "val", 100, ("diffusion",), rows.noises, own_threshold),
     "words": Recipe("Names for masks.", "val", 100, ("diffusion", "captioner"), rows.words, own_threshold),
     "naming": Recipe(

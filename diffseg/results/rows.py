@@ -97,7 +97,7 @@ def timesteps(models: Models, item: Item, settings: Mapping[str, Any], size: int
     sample = item.read(size)
     for t in TIMESTEPS:
         attention = models.diffusion.attend(sample.image, timestep=t, size=size)
-        yield from _at_thresholds(item, sample, attention, POINTS, timestep=t)
+        yield from at_thresholds(item, sample, attention, POINTS, timestep=t)
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def resolutions(models: Models, item: Item, settings: Mapping[str, Any], size: i
     for side in [0, *sorted({layer.size for layer in layers}, reverse=True)]:
         chosen = [layer.probs for layer in layers if side in (0, layer.size)]
         attention = aggregate(chosen, side or max(layer.size for layer in layers))
-        yield from _at_thresholds(item, sample, attention, min(POINTS, attention.shape[0]), side=side)
+        yield from at_thresholds(item, sample, attention, min(POINTS, attention.shape[0]), side=side)
 
 
 @torch.no_grad()
@@ -190,7 +190,8 @@ def validation_tables(rows: list[Row], data: Dataset) -> dict[str, pd.DataFrame]
     return tables | {"-differences": pd.concat(differences, ignore_index=True)}
 
 
-def _at_thresholds(item: Item, sample: Sample, attention: Any, points: int, **columns: Any) -> Iterator[Row]:
+def at_thresholds(item: Item, sample: Sample, attention: Any, points: int, **columns: Any) -> Iterator[Row]:
+    """The rows of a scene at each threshold; the columns stand after the scene's name."""
     distances = anchor_distances(attention, points)
     for tau in THRESHOLDS:
         proposals = merge(attention, points, ITERATIONS, tau, distances=distances)
