@@ -18,7 +18,7 @@ from diffseg.figures.plots import Picture, colours, show_image
 from diffseg.wording import count
 
 _UNMERGED = -1
-_DPI = 76
+_DPI = 73
 _PAUSE, _END = 700, 3000  # milliseconds for which a frame and the last one are shown
 
 
