@@ -21,7 +21,8 @@ WAYS = {
 @torch.no_grad()
 def heads_apart(models: Any, item: Item, settings: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
     """Scores at each threshold, of the mean of all heads and of one head of each layer."""
-    sample, layers = item.read(size), models.diffusion.record(item.read(size).image, heads="all", size=size)
+    sample = item.read(size)
+    layers = models.diffusion.record(sample.image, heads="all", size=size)
     for name, choose in WAYS.items():
         attention = aggregate([choose(layer.probs) for layer in layers], max(layer.size for layer in layers))
         yield from at_thresholds(item, sample, attention, POINTS, way=name)
