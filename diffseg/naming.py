@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffseg.attention import RecordedLayer
-from diffseg.semantics import Noun, find_tokens, label_scores, noun_maps, word_spans
+from diffseg.semantics import Noun, find_tokens, label_scores, noun_maps, overlap, word_spans
 
 #: Words in the captions of PocketScenes that the vocabulary of Stable Diffusion's tokenizer cuts, and into how many
 #: tokens; all others are whole.
@@ -108,11 +108,6 @@ def spans_by_clip_rule(text: str, noun: Noun) -> tuple[Span, ...]:
     pieces = [CLIP_PIECES.get(text[start:end], 1) for start, end in words]
     owners = np.repeat(np.arange(len(words)), pieces)  # the word of each token, markers left out
     return tuple(words[owners[number]] for number in _word_numbers(text, noun))
-
-
-def overlap(one: Span, other: Span) -> bool:
-    """Whether two ranges [start, end) share a character."""
-    return one[0] < other[1] and other[0] < one[1]
 
 
 def median_vote(labels: Int[Tensor, "h w"], maps: Float[Tensor, "nouns h w"]) -> list[int]:

@@ -61,6 +61,7 @@ def find_nouns(text: str) -> list[Noun]:
     Raises:
         ImportError: if NLTK or TextBlob is missing.
     """
+    _, textblob = _libraries()
     spans = word_spans(text)
     words = [text[start:end].lower() for start, end in spans]
     tags = [tag if tag.startswith("NN") and word.isalpha() else "" for word, tag in _tag(words)]
@@ -69,7 +70,7 @@ def find_nouns(text: str) -> list[Noun]:
     for is_noun, run in groupby(range(len(words)), counted.__getitem__):
         if is_noun:
             *before, last = indices = list(run)
-            head = str(_libraries()[1].Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
+            head = str(textblob.Word(words[last]).singularize()) if tags[last] == "NNS" else words[last]
             name = " ".join([*(words[index] for index in before), head])
             found.setdefault(name, []).append((spans[indices[0]][0], spans[last][1]))
     return [Noun(name, tuple(occurrences)) for name, occurrences in found.items()]
@@ -81,7 +82,13 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     Raises:
         ImportError: if NLTK or TextBlob is missing.
     """
-    return list(_libraries()[0].tokenize.NLTKWordTokenizer().span_tokenize(text))
+    nltk, _ = _libraries()
+    return list(nltk.tokenize.NLTKWordTokenizer().span_tokenize(text))
+
+
+def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two ranges [start, end) share a character."""
+    return one[0] < other[1] and other[0] < one[1]
 
 
 def name_words(words: Sequence[str]) -> tuple[str, list[Noun]]:
@@ -120,11 +127,7 @@ def find_tokens(tokenizer, text: str, nouns: Sequence[Noun]) -> list[list[int]]:
     limit = tokenizer.model_max_length - 1  # the last position belongs to the end marker
     tokens = []
     for noun in nouns:
-        own = [
-            index
-            for index, (first, last) in enumerate(offsets)
-            if any(first < end and start < last for start, end in noun.spans)
-        ]
+        own = [index for index, token in enumerate(offsets) if any(overlap(token, span) for span in noun.spans)]
         if not own or own[-1] >= limit:
             raise ValueError(
                 f"the noun {shorten(noun.word, 40)!r} does not fit: the prompt has {len(offsets)} tokens with its "

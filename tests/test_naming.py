@@ -14,7 +14,6 @@ from diffseg.naming import (
     Way,
     median_vote,
     name_in,
-    overlap,
     sides_alone,
     spans_by_clip_rule,
     tokens_by_rule,
@@ -22,7 +21,7 @@ from diffseg.naming import (
 from diffseg.pocket import scene
 from diffseg.pocket.scenes import VALIDATION_SEED
 from diffseg.results.naming import best_names
-from diffseg.semantics import find_nouns, find_tokens, noun_maps, word_spans
+from diffseg.semantics import find_nouns, find_tokens, noun_maps, overlap, word_spans
 
 SIZE, CAPTION = 8, "a house on the grass"
 LABELS = torch.arange(SIZE).div(2, rounding_mode="floor").repeat(SIZE, 1)  # four masks, side by side
