@@ -100,6 +100,24 @@ def leave_one_out(table: DataFrame) -> Series:
     return Series([table.at[scene, value] for scene, value in chosen.items()], index=table.index)
 
 
+def tuned_scores(rows: DataFrame, by: str, column: str = "miou") -> DataFrame:
+    """What each scene scores in each way, at the threshold that all other scenes choose for that way.
+
+    Args:
+        rows: of each scene, way and threshold, such as `results.load("timesteps")`, with columns scene and threshold.
+        by: the column that tells the ways.
+        column: the score; higher is better.
+
+    Returns:
+        A row for each scene, a column for each way.
+
+    Raises:
+        ValueError: for fewer than two scenes.
+    """
+    tables = {way: own.pivot(index="scene", columns="threshold", values=column) for way, own in rows.groupby(by)}
+    return DataFrame({way: leave_one_out(table) for way, table in tables.items()})
+
+
 def by_scene(scores: DataFrame, knob: str, column: str = "miou") -> DataFrame:
     """One column of a sweep as a table: a row for each scene, a column for each value of the knob.
 

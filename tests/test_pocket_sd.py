@@ -13,6 +13,7 @@ from diffseg import DiffSegPipeline, anchor_distances, image_score
 from diffseg.merging import anchor_grid
 from diffseg.models.paths import data_dir
 from diffseg.pocket import VALIDATION_SEED, scene
+from diffseg.pocket.training.recipes import Recipe, unet_folders
 from diffseg.sweeps import THRESHOLDS, best_threshold
 
 FOLDER = data_dir() / "models" / "pocket-sd"
@@ -108,5 +109,9 @@ def test_threshold_is_the_one_that_tuning_chose():
 def test_training_is_logged():
     log = pd.read_csv(FOLDER / "training.csv")
     last = log.groupby("stage").loss.agg(["first", "last"])
-    assert set(last.index) == {"nouns", "places", "unet-1-256", "unet-2-256"}
-    assert last.loc["unet-2-256", "last"] < 0.2 * last.loc["unet-1-256", "first"]
+    recipe = Recipe()
+    teachers = ["nouns", *(f"places-{number}-{each.size}" for number, each in enumerate(recipe.places, 1))]
+    assert set(last.index) == {*teachers, *unet_folders(recipe.unet)}
+    for stage, folder in zip(recipe.unet, unet_folders(recipe.unet), strict=True):
+        assert stage.steps - 10 <= log[log.stage == folder].step.max() < stage.steps
+    assert last.loc["unet-2-512", "last"] < 0.2 * last.loc["unet-1-256", "first"]

@@ -23,6 +23,7 @@ from diffseg.sweeps import (
     leave_one_out,
     mean_interval,
     sweep_thresholds,
+    tuned_scores,
 )
 
 MIOU = {"a": (0.2, 0.5, 0.4), "b": (0.6, 0.7, 0.9), "c": (0.1, 0.4, 0.3), "d": (0.5, 0.5, 0.6)}
@@ -116,6 +117,22 @@ def test_each_scene_is_scored_where_the_others_are_best():
         assert score == table.at[scene, best_threshold(rows.assign(miou=rows.accuracy))]
     with pytest.raises(ValueError, match="table has 1 scenes, expected at least 2"):
         leave_one_out(table[:1])
+
+
+def test_each_way_is_scored_at_its_own_threshold():
+    """Two ways that are best at the two ends: each gets its own end, scene by scene."""
+    taus, scenes = (0.1, 0.2, 0.4, 0.8), list("abc")
+    best = {"low": (0.9, 0.8, 0.2, 0.1), "high": (0.1, 0.2, 0.6, 0.7)}
+    rows = [
+        (name, way, tau, value + shift / 100)
+        for shift, name in enumerate(scenes)
+        for way, values in best.items()
+        for tau, value in zip(taus, values, strict=True)
+    ]
+    scores = tuned_scores(pd.DataFrame(rows, columns=["scene", "way", "threshold", "score"]), "way", "score")
+    assert scores.index.tolist() == scenes and set(scores) == {"low", "high"}
+    np.testing.assert_allclose(scores.low, [0.9, 0.91, 0.92])
+    np.testing.assert_allclose(scores.high, [0.7, 0.71, 0.72])
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

@@ -36,22 +36,22 @@ def film() -> bytes:
 
 
 def training(folder: Path) -> Figure:
-    """The UNet's loss over hours of training, and the scores over thresholds on the tuning scenes."""
+    """The UNet's loss over minutes of training, and the scores over thresholds on the tuning scenes."""
     log = pd.read_csv(folder / "training.csv").query("stage.str.startswith('unet')").reset_index(drop=True)
     log["round"] = (log.step.diff() < 0).cumsum()  # the step begins anew
     tuning = pd.read_csv(folder / "tuning.csv", index_col="threshold")
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.2))
-    hours = 0.0
+    minutes = 0.0
     for _, part in log.groupby("round"):
         number, size = part.stage.iloc[0].removeprefix("unet-").split("-")
         left.plot(
-            hours + part.seconds / 3600,
+            minutes + part.seconds / 60,
             part.loss.rolling(SMOOTH, min_periods=5).mean(),
             label=f"stage {number}, {size} pixels",
         )
-        hours += part.seconds.iloc[-1] / 3600
-    left.set(xlabel="hours of training on a CPU", ylabel="loss", yscale="log", title="training of the UNet")
+        minutes += part.seconds.iloc[-1] / 60
+    left.set(xlabel="minutes of training on a GPU", ylabel="loss", yscale="log", title="training of the UNet")
     left.set_yticks(ticks := [0.5, 1, 2], [f"{tick:g}" for tick in ticks])
     left.minorticks_off()
     left.legend()

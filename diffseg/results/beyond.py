@@ -35,7 +35,7 @@ Segment = Callable[[float], Labels]
 
 #: Thresholds in multiples of the model's own.
 FACTORS = tuple(float(factor) for factor in np.geomspace(0.5, 2, 7).round(3))
-WALKED = tuple(factor / 10 for factor in FACTORS)  # of a walk, after which all maps are close to each other
+WALKED = tuple(float(factor) for factor in np.geomspace(0.1, 1, 9).round(3))  # of a walk: maps come closer by it
 ALONE = (1.0,)  # for an idea that has no threshold
 
 CUT_POWER = 10  # of the cosine between maps, DiffCut's

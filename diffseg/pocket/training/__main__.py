@@ -1,7 +1,8 @@
 """Train the embedded models again: `python -m diffseg.pocket.training all`.
 
-Every stage is resumable: stop it whenever you like and give the same command again. The defaults take about half a day
-on two CPU cores; `--longer 4` trains four times as long, `--minutes 30` stops by itself after half an hour.
+Every stage is resumable: stop it whenever you like and give the same command again. The defaults are made for a GPU:
+about an hour on a large one, days on two CPU cores; `--longer 0.1` trains a tenth as long, `--minutes 30` stops by
+itself after half an hour.
 `behaviour` measures whether the models do what the lessons need: one table of means, 95% intervals and targets.
 `story` measures how well pocket-sd grouped after 50, 100, 200, ... steps of its training, from the snapshots that are
 kept of them, and writes grouping.csv into its folder.
