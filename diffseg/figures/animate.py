@@ -3,11 +3,13 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 from IPython.display import Image
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -18,7 +20,8 @@ from diffseg.figures.plots import Picture, colours, show_image
 from diffseg.wording import count
 
 _UNMERGED = -1
-_DPI = 73
+_DPI = 70
+_CLEAR = 255  # the colour of the palette that lets the picture before shine through
 _PAUSE, _END = 700, 3000  # milliseconds for which a frame and the last one are shown
 
 
@@ -134,18 +137,28 @@ def _rendered(figure: Figure) -> PIL.Image.Image:
 
 
 def _animated_png(pictures: Sequence[PIL.Image.Image]) -> bytes:
-    """One palette of 256 colours for all pictures makes the file a third as large."""
+    """One palette for all pictures, and nothing where a picture is as the one before: the file is far smaller."""
     strip = PIL.Image.fromarray(np.vstack([np.asarray(picture) for picture in pictures]))
     # The default method drops colours that are rare, and those of small groups are.
-    palette = strip.quantize(256, PIL.Image.Quantize.FASTOCTREE)
-    frames = [picture.quantize(palette=palette, dither=PIL.Image.Dither.NONE) for picture in pictures]
+    palette = strip.quantize(_CLEAR, PIL.Image.Quantize.FASTOCTREE)
+    frames = [np.asarray(picture.quantize(palette=palette, dither=PIL.Image.Dither.NONE)) for picture in pictures]
+    changes = (np.where(now == before, np.uint8(_CLEAR), now) for before, now in pairwise(frames))
+    still, *film = (_coloured(values, palette) for values in (frames[-1], frames[0], *changes))
     options = {
         "save_all": True,
         "default_image": True,  # the one that is saved is the still, those appended are the film
-        "append_images": frames,
-        "duration": [_PAUSE] * (len(frames) - 1) + [_END],
+        "append_images": film,
+        "duration": [_PAUSE] * (len(film) - 1) + [_END],
         "loop": 0,
+        "blend": PIL.PngImagePlugin.Blend.OP_OVER,
+        "transparency": _CLEAR,
     }
     with io.BytesIO() as file:
-        frames[-1].save(file, "png", optimize=True, **options)
+        still.save(file, "png", optimize=True, **options)
         return file.getvalue()
+
+
+def _coloured(values: UInt8[np.ndarray, "h w"], palette: PIL.Image.Image) -> PIL.Image.Image:
+    picture = PIL.Image.fromarray(values)
+    picture.putpalette((palette.getpalette() + 768 * [0])[:768])  # all 256 colours: _CLEAR has to be one of them
+    return picture
