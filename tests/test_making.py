@@ -61,13 +61,19 @@ def test_numbers_of_panels_must_agree(picture, segments, truth):
 @pytest.mark.parametrize("stages", [1, 4, 5])
 def test_each_stage_has_its_own_losses(stages):
     names = [f"stage {number}" for number in reversed(range(stages))]
-    rows = [(name, step, 1 / (step + 1)) for name in names for step in range(9, 100, 10)]
+    rows = [(name, step, 1 / (step + 1)) for name in names for step in range(9, 400, 10)]
     figure = show_losses(pd.DataFrame(rows, columns=["stage", "step", "loss"]))
     assert [title for title in titles_of(figure) if title] == names  # in the order of the training
     for ax in figure.axes[:stages]:
         logged, median = ax.lines
-        np.testing.assert_allclose(logged.get_ydata(), [1 / (step + 1) for step in range(9, 100, 10)])
+        np.testing.assert_allclose(logged.get_ydata(), [1 / (step + 1) for step in range(9, 400, 10)])
         assert median.get_ydata()[2] == pytest.approx(1 / 20) and ax.get_yscale() == "log"
+
+
+def test_a_short_log_is_not_smoothed():
+    figure = show_losses(pd.DataFrame({"stage": "words", "step": [9, 19, 29, 39], "loss": [4.0, 3.0, 2.0, 1.0]}))
+    logged, median = figure.axes[0].lines
+    np.testing.assert_array_equal(median.get_ydata(), logged.get_ydata())
 
 
 def test_no_losses_are_refused():

@@ -12,7 +12,7 @@ from diffseg.figures.layout import PAGE_WIDTH, closed_figure
 from diffseg.figures.plots import paint, show_images, show_results
 from diffseg.wording import count
 
-_SMOOTH = 10  # logged losses in a running median
+_SMOOTH = 10  # logged losses in a running median, or a quarter of all if these are few: it must not lag behind
 _COLUMNS = 4
 _WIDE = 10  # times the smallest loss: above it, ticks at 1, 2, 5, 10, ...
 
@@ -67,7 +67,8 @@ def show_losses(training: DataFrame) -> Figure:
     for ax, (stage, log) in zip(axes.flat, stages):
         steps = _one_after_another(log.step)
         ax.plot(steps, log.loss, color="0.75", linewidth=1)
-        ax.plot(steps, log.loss.rolling(_SMOOTH, min_periods=1).median(), color="black")
+        window = min(_SMOOTH, max(1, len(log) // 4))
+        ax.plot(steps, log.loss.rolling(window, min_periods=1).median(), color="black")
         ax.set(title=stage, xlabel="step", yscale="log")
         _tick_plainly(ax, log.loss)
     for empty in axes.flat[len(stages) :]:

@@ -34,15 +34,15 @@ Merge = Callable[[float], Float[Tensor, "proposals h w"]]  # factor on the model
 Segment = Callable[[float], Labels]
 
 #: Thresholds in multiples of the model's own.
-FACTORS = tuple(float(factor) for factor in np.geomspace(0.5, 2, 7).round(3))
-WALKED = tuple(float(factor) for factor in np.geomspace(0.1, 1, 9).round(3))  # of a walk: maps come closer by it
+FACTORS = tuple(float(factor) for factor in (2 ** (np.arange(-4, 5) / 6)).round(3))
+WALKED = tuple(float(factor) for factor in np.geomspace(0.18, 0.9, 9).round(3))  # of a walk: it brings maps closer
 ALONE = (1.0,)  # for an idea that has no threshold
 
 CUT_POWER = 10  # of the cosine between maps, DiffCut's
-CUT_LIMITS = (0.005, 0.01, 0.02, 0.05)  # far below DiffCut's 0.5, which is meant for features: maps differ by more
+CUT_LIMITS = (0.001, 0.002, 0.005, 0.01, 0.02)  # far below DiffCut's 0.5, meant for features: maps differ by more
 
 #: DBSCAN's eps for symmetric KL, in multiples of the model's threshold; and for Euclidean distances.
-KL_EPS = (0.05, 0.07, 0.1, 0.14, 0.2)
+KL_EPS = (0.025, 0.035, 0.05, 0.07, 0.1)
 EUCLIDEAN_EPS = tuple(float(eps) for eps in np.geomspace(0.006, 0.024, 7).round(4))
 
 #: What of `Method` is combined, beside the paper's own steps.
